@@ -1,0 +1,2 @@
+//! The `urunc` binary.
+fn main() {}
