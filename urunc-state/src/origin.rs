@@ -1,0 +1,87 @@
+//! What is known of a container before anything exists: `origin.json`.
+//!
+//! It is written once, before the container's directory appears, and never rewritten. That it exists makes a
+//! container ours; without it, the id belongs to a runtime that we delegate to. And when the record itself is
+//! unreadable all the same, it holds what a forced delete needs.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{AbsolutePath, ContainerId, DocumentError, PidFile, Schema, Timestamp, document};
+
+/// Where a container comes from, and where its processes and leftovers are to be found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    schema: Schema,
+    marker: Marker,
+    id: ContainerId,
+    /// The OCI bundle.
+    pub bundle: AbsolutePath,
+    /// When the container was created.
+    pub created: Timestamp,
+    /// The directories of the cgroup that the container will have, one for each hierarchy.
+    #[serde(default)]
+    pub cgroups: Vec<AbsolutePath>,
+    /// The systemd unit of the cgroup, if systemd is to make it.
+    pub systemd_unit: Option<String>,
+    /// The network namespace to join, if it has a path.
+    pub network_namespace: Option<AbsolutePath>,
+    /// The pid file that the caller asked for.
+    pub pid_file: Option<PidFile>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// Tells our `origin.json` from a file that merely has the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Marker {
+    #[serde(rename = "urunc container")]
+    Container,
+}
+
+impl Origin {
+    /// The origin of a new container. The other fields start empty and are set directly.
+    #[must_use]
+    pub fn new(id: ContainerId, bundle: AbsolutePath) -> Self {
+        Self {
+            schema: Schema,
+            marker: Marker::Container,
+            id,
+            bundle,
+            created: Timestamp::now(),
+            cgroups: vec![],
+            systemd_unit: None,
+            network_namespace: None,
+            pid_file: None,
+            unknown: Map::new(),
+        }
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// Reads an origin.
+    ///
+    /// # Errors
+    /// [`DocumentError::Schema`] when it has a schema that we do not know, whatever else is in it;
+    /// [`DocumentError::Malformed`] when it is not an origin.
+    pub fn from_json(json: &[u8]) -> Result<Self, DocumentError> {
+        #[derive(Deserialize)]
+        struct Outline {
+            schema: u32,
+        }
+        document::from_json(json, |json| Some(serde_json::from_slice::<Outline>(json).ok()?.schema))
+    }
+
+    /// Writes the origin.
+    ///
+    /// # Errors
+    /// [`DocumentError::Unwritable`] when a value of the origin cannot be put into JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>, DocumentError> {
+        document::to_json(self)
+    }
+}
