@@ -5,7 +5,9 @@
 mod atomic;
 mod deadline;
 mod document;
+mod error;
 mod id;
+mod lock;
 mod observe;
 mod oci_state;
 mod origin;
@@ -18,14 +20,19 @@ mod record;
 mod schema;
 mod signal;
 mod status;
+mod store;
+mod sweep;
 mod sys;
 mod timestamp;
+mod tree;
 mod unique;
 
 pub use atomic::WriteError;
 pub use deadline::Deadline;
 pub use document::DocumentError;
+pub use error::StoreError;
 pub use id::{ContainerId, InvalidId};
+pub use lock::{Lock, Locked};
 pub use observe::{Freezer, Liveness, Observed, observe, status};
 pub use oci_state::OciState;
 pub use origin::Origin;
@@ -37,6 +44,8 @@ pub use record::{Details, Record, Resource};
 pub use schema::SchemaError;
 pub use signal::{Signal, UnknownSignal};
 pub use status::{Event, IllegalTransition, Status};
+pub use store::Store;
+pub use sweep::Swept;
 pub use timestamp::{InvalidTimestamp, Timestamp};
 
 pub(crate) use schema::Schema;
