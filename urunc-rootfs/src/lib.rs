@@ -1,2 +1,33 @@
-//! a container's disk: confined image access, rootfs selection, the monitor's root
+//! A container's disk: confined access to its image, and the root directory that its monitor sees.
+//!
+//! - [`Image`]: files of an image, which is hostile input, opened below its root by the kernel itself.
+//! - [`root`]: the monitor's root file system: planned as data, prepared as detached mounts, attached in
+//!   the container's own mount namespace.
+//!
+//! Nothing here knows what a monitor or an OCI spec is, and nothing keeps a record: the caller writes down
+//! what a plan says before carrying it out.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # std::fs::write(dir.path().join("urunc.json"), b"{}")?;
+//! use urunc_rootfs::{Image, ImageError};
+//!
+//! let image = Image::open(dir.path())?;
+//! // A link to `/etc/passwd` in the image would mean the image's own `/etc/passwd`, never the host's.
+//! match image.read_small("/urunc.json", 64 * 1024) {
+//!     Ok(json) => println!("{} bytes of configuration", json.len()),
+//!     Err(ImageError::Missing { .. }) => println!("annotations only"),
+//!     Err(e) => return Err(e.into()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
 #![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+mod image;
+pub mod root;
+mod sys;
+
+pub use image::{FileKind, Image, ImageError, ImageFile};

@@ -1,0 +1,30 @@
+//! The monitor's root file system: a tmpfs that holds just what the monitor needs and vanishes with it.
+//!
+//! ```text
+//!   Needs + HostLayout ──plan()──▶ MonitorRoot ──prepare()──▶ PreparedRoot ──attach()──▶ (this is `/`)
+//!        facts                     plain data     `create`, host    `init`, own mount
+//!                                                 mount namespace   namespace, one thread
+//! ```
+//!
+//! `prepare` does everything that can fail for a reason that the user can mend: it opens every host path,
+//! fills the tmpfs trees and keeps them as *detached* mounts, which no path leads to and which die with the
+//! process. `attach` only moves them into place and pivots. Nothing of this ever touches the host's disk,
+//! so nothing is left to delete.
+
+mod attach;
+mod error;
+mod layout;
+mod plan;
+mod prepare;
+mod target;
+mod tree;
+
+pub use attach::AttachError;
+pub use error::PrepareError;
+pub use layout::{HostLayout, TopLevel};
+pub use plan::{
+    BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, Entry, HostBind, Libraries, MonitorRoot,
+    Needs, Owner, PlanError, Proc, Scratch, Source, Use, plan,
+};
+pub use prepare::{Handle, PreparedRoot};
+pub use target::{BadTarget, Target};

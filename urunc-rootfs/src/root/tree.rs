@@ -1,0 +1,254 @@
+//! A mount that is attached nowhere yet, and finding or making places inside it.
+//!
+//! Trees of ours (tmpfs) are filled freely. Trees that were bound may hold anything, hostile links included:
+//! whatever is resolved in them stays below their root, and nothing is ever made in a read-only one.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, chownat, fchmod, fstat, makedev,
+    mkdirat, mknodat, openat, openat2,
+};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use super::plan::{ByteSize, Device, DeviceKind, Owner, Use};
+use crate::image::FileKind;
+use crate::sys;
+
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o444);
+
+/// A detached mount.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) mount: OwnedFd,
+    pub(super) kind: TreeKind,
+    /// What could not be set on the detached mount, because the kernel is older than 5.12.
+    pub(super) pending: Option<Restriction>,
+}
+
+#[derive(Debug)]
+pub(super) enum TreeKind {
+    /// A tmpfs of ours, read-only in the end.
+    Sealed { context: OwnedFd },
+    /// A tmpfs of ours for the monitor to write in.
+    Scratch,
+    /// Something of the host.
+    Bound(Use),
+    /// A device node of the host, where we may not make our own.
+    BoundDevice,
+}
+
+/// Flags and propagation of a bind mount.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Restriction {
+    pub(super) flags: MountAttrFlags,
+    pub(super) propagation: MountPropagationFlags,
+}
+
+/// Whether device nodes on a tmpfs work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nodes {
+    Dead,
+    Alive,
+}
+
+impl Tree {
+    /// A tmpfs that is filled by us and then made read-only by [`Tree::seal`].
+    pub(super) fn sealed(size: ByteSize, nodes: Nodes, label: Option<&str>) -> io::Result<Self> {
+        let context = tmpfs_context(size, label)?;
+        fsconfig_set_string(&context, "mode", "0755")?;
+        let nodev =
+            if nodes == Nodes::Dead { MountAttrFlags::MOUNT_ATTR_NODEV } else { MountAttrFlags::empty() };
+        let mount = tmpfs(&context, nodev)?;
+        Ok(Self { mount, kind: TreeKind::Sealed { context }, pending: None })
+    }
+
+    /// A tmpfs that only `owner` may enter.
+    pub(super) fn scratch(size: ByteSize, owner: Owner, label: Option<&str>) -> io::Result<Self> {
+        let context = tmpfs_context(size, label)?;
+        fsconfig_set_string(&context, "mode", "0700")?;
+        fsconfig_set_string(&context, "uid", owner.uid.to_string())?;
+        fsconfig_set_string(&context, "gid", owner.gid.to_string())?;
+        let mount = tmpfs(&context, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        Ok(Self { mount, kind: TreeKind::Scratch, pending: None })
+    }
+
+    /// A clone of what `path` names, seen from `at`; an empty path means `at` itself.
+    pub(super) fn bound(at: BorrowedFd<'_>, path: &Path, kind: TreeKind) -> Result<Self, BindError> {
+        let clone = |deep: OpenTreeFlags| {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | deep;
+            let empty = if path.as_os_str().is_empty() {
+                OpenTreeFlags::AT_EMPTY_PATH
+            } else {
+                OpenTreeFlags::empty()
+            };
+            open_tree(at, path, flags | empty).map_err(|e| BindError::Open(e.into()))
+        };
+        let restriction = Restriction::on(&kind);
+        let mount = clone(OpenTreeFlags::AT_RECURSIVE)?;
+        match sys::mount_setattr_recursive(mount.as_fd(), restriction.flags, restriction.propagation) {
+            Ok(()) => Ok(Self { mount, kind, pending: None }),
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+                // Older than 5.12: only the topmost mount can be restricted, so what must be read-only is only that.
+                let deep = matches!(kind, TreeKind::Bound(Use::Share));
+                let mount = if deep { mount } else { clone(OpenTreeFlags::empty())? };
+                Ok(Self { mount, kind, pending: Some(restriction) })
+            }
+            Err(e) => Err(BindError::Restrict(e)),
+        }
+    }
+
+    /// The finished mount. A tmpfs of ours becomes read-only for good: by its super block, which no remount inside
+    /// a user namespace can undo.
+    pub(super) fn seal(self) -> io::Result<OwnedFd> {
+        if let TreeKind::Sealed { context } = &self.kind {
+            fsconfig_set_flag(context, "ro")?;
+            fsconfig_reconfigure(context)?;
+        }
+        Ok(self.mount)
+    }
+
+    /// Whether something missing may be made here.
+    pub(super) fn may_grow(&self) -> bool {
+        match self.kind {
+            TreeKind::Sealed { .. } | TreeKind::Scratch | TreeKind::Bound(Use::Share) => true,
+            TreeKind::Bound(Use::Program | Use::Data) | TreeKind::BoundDevice => false,
+        }
+    }
+
+    /// The directory that holds `inside`, made if it is missing and may be made.
+    pub(super) fn parent(&self, inside: &Path) -> rustix::io::Result<OwnedFd> {
+        let mut path = PathBuf::from(".");
+        let mut dir = self.find(&path)?;
+        for part in inside.parent().into_iter().flat_map(Path::components) {
+            path.push(part);
+            let next = match self.find(&path) {
+                Err(Errno::NOENT) if self.may_grow() => make_directory(&dir, part.as_os_str())?,
+                found => found?,
+            };
+            dir = next;
+        }
+        Ok(dir)
+    }
+
+    /// The place `inside` to mount something on; an empty one is made if it is missing and may be made.
+    pub(super) fn point(&self, inside: &Path, kind: PointKind) -> rustix::io::Result<OwnedFd> {
+        let fd = match self.find(inside) {
+            Err(Errno::NOENT) if self.may_grow() => {
+                let dir = self.parent(inside)?;
+                let name = inside.file_name().ok_or(Errno::INVAL)?;
+                match kind {
+                    PointKind::Directory => make_directory(&dir, name)?,
+                    PointKind::File => {
+                        make_file(&dir, name)?;
+                        openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?
+                    }
+                }
+            }
+            found => found?,
+        };
+        match (PointKind::of(fd.as_fd())?, kind) {
+            (PointKind::Directory, PointKind::File) => Err(Errno::ISDIR),
+            (PointKind::File, PointKind::Directory) => Err(Errno::NOTDIR),
+            _ => Ok(fd),
+        }
+    }
+
+    fn find(&self, inside: &Path) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.mount, inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+}
+
+/// What a mount point must be for what is mounted on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PointKind {
+    Directory,
+    File,
+}
+
+impl PointKind {
+    /// What `fd` is, and so what it can be mounted on.
+    pub(super) fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let kind = FileKind::of(&fstat(fd)?);
+        Ok(if kind == FileKind::Directory { Self::Directory } else { Self::File })
+    }
+}
+
+/// Why a bind failed.
+#[derive(Debug)]
+pub(super) enum BindError {
+    Open(io::Error),
+    Restrict(io::Error),
+}
+
+impl Restriction {
+    fn on(kind: &TreeKind) -> Self {
+        const COMMON: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        const NODEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
+        const NOEXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        const RDONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let (flags, propagation) = match kind {
+            TreeKind::Bound(Use::Program) => (NODEV | RDONLY, MountPropagationFlags::PRIVATE),
+            TreeKind::Bound(Use::Share) => (NODEV | NOEXEC, MountPropagationFlags::DOWNSTREAM),
+            TreeKind::BoundDevice => (NOEXEC, MountPropagationFlags::PRIVATE),
+            _ => (NODEV | NOEXEC | RDONLY, MountPropagationFlags::PRIVATE),
+        };
+        Self { flags: COMMON | flags, propagation }
+    }
+}
+
+/// Makes a device node that `owner` may read and write, and nobody else.
+pub(super) fn make_node(dir: &OwnedFd, name: &OsStr, device: Device, owner: Owner) -> rustix::io::Result<()> {
+    let kind = match device.kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+    };
+    let mode = Mode::RUSR | Mode::WUSR;
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    mknodat(dir, name, kind, mode, makedev(device.major, device.minor))?;
+    chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    // Gives back what the umask took.
+    chmodat(dir, name, mode, AtFlags::empty())
+}
+
+/// Makes an empty file that everybody may read; fails if something of that name exists.
+pub(super) fn make_file(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, FILE_MODE)?;
+    fchmod(&file, FILE_MODE)?;
+    Ok(File::from(file))
+}
+
+/// Makes a directory that everybody may enter, whatever the umask.
+fn make_directory(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    mkdirat(dir, name, DIRECTORY_MODE)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = openat(dir, name, flags, Mode::empty())?;
+    fchmod(&made, DIRECTORY_MODE)?;
+    Ok(made)
+}
+
+fn tmpfs_context(size: ByteSize, label: Option<&str>) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "size", size.0.to_string())?;
+    if let Some(label) = label {
+        fsconfig_set_string(&context, "context", label)?;
+    }
+    Ok(context)
+}
+
+fn tmpfs(context: &OwnedFd, flags: MountAttrFlags) -> io::Result<OwnedFd> {
+    fsconfig_create(context)?;
+    let flags = flags | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
+}
