@@ -4,7 +4,7 @@
 //! A temporary file of a unique name in the same directory is written and synced; `atomicwrites` renames it over
 //! the target and syncs the directory. That is one sync of the file and one of the directory (F5).
 //! `atomicwrites::AtomicFile` would make a temporary directory for each write and sync that as well: 21 system
-//! calls and three syncs where this takes 8 and two, and a crash leaves a directory where this leaves one file.
+//! calls and three syncs where this takes 9 and two, and a crash leaves a directory where this leaves one file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -31,9 +31,11 @@ pub(crate) fn replace(
     access: Access,
     contents: &[u8],
 ) -> Result<(), WriteError> {
-    create(directory, temporary.as_str(), access, contents).inspect_err(|_| {
-        // Best effort: the first error is the one to report, and what is left is swept later.
-        let _ = unlinkat(directory, temporary.as_str(), AtFlags::empty());
+    create(directory, temporary.as_str(), access, contents).inspect_err(|error| {
+        if matches!(error, WriteError::Write { .. }) {
+            // Best effort: the first error is the one to report, and what is left is swept later.
+            let _ = unlinkat(directory, temporary.as_str(), AtFlags::empty());
+        }
     })?;
     // By descriptor, for the directory may be renamed or removed meanwhile, and its path may be long.
     let here = format!("/proc/self/fd/{}", directory.as_raw_fd());

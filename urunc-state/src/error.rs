@@ -87,7 +87,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file of the container was read, but is not what it should be.
-    #[error("{file} of container {id} is unusable; delete the container with --force")]
+    #[error("cannot use {file} of container {id}")]
     Document {
         /// The container.
         id: ContainerId,

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
     Access, AtFlags, FileType, Mode, OFlags, RenameFlags, accessat, fstat, fsync, mkdirat, open, openat,
-    renameat_with, statat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, read, retry_on_intr};
 
@@ -113,16 +113,26 @@ impl Store {
         loop {
             let name = UniqueName::new(Purpose::Create).map_err(failed)?;
             mkdirat(&self.root, name.as_str(), Mode::RWXU).map_err(failed)?;
-            let directory = match openat(&self.root, name.as_str(), DIRECTORY, Mode::empty()) {
-                Err(Errno::NOENT) => continue,
-                result => result.map_err(failed)?,
-            };
-            if try_lock(directory.as_fd()).map_err(failed)? == Attempt::Obtained
-                && self.shows(name.as_str(), directory.as_fd()).map_err(failed)?
-            {
-                return Ok((name, directory));
+            match self.hold_hidden(&name) {
+                Ok(Some(directory)) => return Ok((name, directory)),
+                Ok(None) => {}
+                Err(errno) => {
+                    let _ = unlinkat(&self.root, name.as_str(), AtFlags::REMOVEDIR);
+                    return Err(failed(errno));
+                }
             }
         }
+    }
+
+    /// Opens and locks a directory that we have just made; `None` when a sweep was faster.
+    fn hold_hidden(&self, name: &UniqueName) -> Result<Option<OwnedFd>, Errno> {
+        let directory = match openat(&self.root, name.as_str(), DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result?,
+        };
+        let ours = try_lock(directory.as_fd())? == Attempt::Obtained
+            && self.shows(name.as_str(), directory.as_fd())?;
+        Ok(ours.then_some(directory))
     }
 
     fn fill_and_show(
