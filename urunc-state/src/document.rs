@@ -34,9 +34,40 @@ pub enum DocumentError {
     #[error(transparent)]
     Schema(SchemaError),
     /// It is damaged, or somebody else's.
-    #[error("cannot understand it")]
+    #[error("it is damaged or not urunc's; the container can be deleted with --force")]
     Malformed(#[source] serde_json::Error),
     /// It holds a value that JSON cannot carry.
-    #[error("cannot express it in JSON")]
+    #[error("it holds what JSON cannot express")]
     Unwritable(#[source] serde_json::Error),
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    //! Laws that hold for both documents.
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    /// Any JSON value that serde_json can hold.
+    pub(crate) fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_filter("JSON has no such number", |n| n.is_finite()).prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(".{0,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Fields with names that no version of ours has.
+    pub(crate) fn unknown_fields() -> impl Strategy<Value = Map<String, Value>> {
+        prop::collection::btree_map("x-.{0,6}", json(), 0..5).prop_map(|map| map.into_iter().collect())
+    }
 }

@@ -117,3 +117,103 @@ impl Record {
         Ok(status(self, &observe(self, process.as_ref())?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AbsolutePath, ContainerId, Event};
+    use proptest::prelude::*;
+
+    const INIT: ExeIdentity = ExeIdentity { dev: 1, ino: 1 };
+    const MONITOR: ExeIdentity = ExeIdentity { dev: 1, ino: 2 };
+
+    /// A record in each recorded status, reached by legal steps.
+    fn recorded(status: Status, exe: Option<ExeIdentity>) -> Record {
+        let mut record = Record::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap());
+        record.urunc.exe = exe;
+        let (from, event) = match status {
+            Status::Creating => return record,
+            Status::Created => (Status::Creating, Event::Created),
+            Status::Running => (Status::Created, Event::Started),
+            Status::Paused => (Status::Running, Event::Paused),
+            Status::Stopped => (Status::Running, Event::Exited),
+        };
+        record.advance(from, event).unwrap();
+        record
+    }
+
+    fn seen(process: Liveness, exe: Option<ExeIdentity>, freezer: Freezer) -> Observed {
+        Observed { process, exe, freezer }
+    }
+
+    #[test]
+    fn the_status_is_that_of_the_table() {
+        use Freezer::{Frozen, Thawed};
+        use Liveness::{Alive, Dead, Unborn};
+        use Status::{Created, Creating, Paused, Running, Stopped};
+        let (init, monitor, hidden) = (Some(INIT), Some(MONITOR), None);
+        for (process, exe, freezer, expected) in [
+            // recorded:              creating  created  running  paused   stopped
+            (Unborn, hidden, Thawed, [Creating, Stopped, Stopped, Stopped, Stopped]),
+            (Dead, hidden, Thawed, [Stopped, Stopped, Stopped, Stopped, Stopped]),
+            (Alive, init, Thawed, [Creating, Created, Running, Running, Running]),
+            (Alive, init, Frozen, [Creating, Created, Paused, Paused, Paused]),
+            (Alive, hidden, Thawed, [Creating, Created, Running, Running, Running]),
+            (Alive, hidden, Frozen, [Creating, Created, Paused, Paused, Paused]),
+            (Alive, monitor, Thawed, [Running, Running, Running, Running, Running]),
+            (Alive, monitor, Frozen, [Paused, Paused, Paused, Paused, Paused]),
+        ] {
+            for (before, expected) in Status::ALL.into_iter().zip(expected) {
+                let observed = seen(process, exe, freezer);
+                assert_eq!(status(&recorded(before, init), &observed), expected, "{before}, {observed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn while_inits_program_is_not_recorded_the_program_says_nothing() {
+        let observed = seen(Liveness::Alive, Some(MONITOR), Freezer::Thawed);
+        assert_eq!(status(&recorded(Status::Creating, None), &observed), Status::Creating);
+    }
+
+    fn any_observed() -> impl Strategy<Value = Observed> {
+        (0..3_usize, prop::option::of(prop::sample::select(vec![INIT, MONITOR])), any::<bool>()).prop_map(
+            |(process, exe, frozen)| Observed {
+                process: [Liveness::Unborn, Liveness::Alive, Liveness::Dead][process],
+                exe,
+                freezer: if frozen { Freezer::Frozen } else { Freezer::Thawed },
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_live_process_is_never_stopped_and_a_dead_one_always(
+            before in 0..5_usize,
+            observed in any_observed(),
+        ) {
+            let now = status(&recorded(Status::ALL[before], Some(INIT)), &observed);
+            match observed.process {
+                Liveness::Alive => prop_assert_ne!(now, Status::Stopped),
+                Liveness::Dead => prop_assert_eq!(now, Status::Stopped),
+                Liveness::Unborn => prop_assert!(matches!(now, Status::Creating | Status::Stopped)),
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_words_of_the_kernel_mean_frozen() {
+        for (contents, expected) in [
+            ("populated 1\nfrozen 1\n", true),
+            ("frozen 1", true),
+            ("FROZEN\n", true),
+            ("populated 1\nfrozen 0\n", false),
+            ("FREEZING\n", false),
+            ("THAWED\n", false),
+            ("frozen 10\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_frozen(contents.as_bytes()), expected, "{contents:?}");
+        }
+    }
+}

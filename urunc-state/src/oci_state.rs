@@ -40,3 +40,38 @@ impl<'a> OciState<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AbsolutePath, Pid, ProcessIdentity, Timestamp};
+
+    #[test]
+    fn the_document_has_what_clients_read_and_nothing_of_ours() {
+        let mut record = Record::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap());
+        record.created = Timestamp::try_from("2026-01-01T00:00:00Z".to_owned()).unwrap();
+        record.annotations.insert("key".into(), "value".into());
+        let pid = Pid::new(42).unwrap();
+        record.urunc.process =
+            Some(ProcessIdentity { pid, start_time: 1, boot_id: String::new(), pid_namespace: 1 });
+        for (status, pid) in
+            [("creating", 42), ("created", 42), ("running", 42), ("paused", 42), ("stopped", 0)]
+        {
+            let found = Status::ALL.into_iter().find(|known| known.as_str() == status).unwrap();
+            assert_eq!(
+                serde_json::to_value(OciState::new(&record, found)).unwrap(),
+                serde_json::json!({
+                    "ociVersion": "1.2.0",
+                    "id": "a",
+                    "status": status,
+                    "pid": pid,
+                    "bundle": "/bundle",
+                    "rootfs": "/bundle/rootfs",
+                    "created": "2026-01-01T00:00:00Z",
+                    "owner": "root",
+                    "annotations": {"key": "value"},
+                })
+            );
+        }
+    }
+}

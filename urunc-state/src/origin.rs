@@ -85,3 +85,53 @@ impl Origin {
         document::to_json(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::tests::unknown_fields;
+    use proptest::prelude::*;
+
+    fn origin() -> Origin {
+        Origin::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap())
+    }
+
+    #[test]
+    fn a_file_without_our_marker_is_not_an_origin() {
+        let good: Value = serde_json::from_slice(&origin().to_json().unwrap()).unwrap();
+        for marker in [Value::Null, "runc".into()] {
+            let mut json = good.clone();
+            json["marker"] = marker;
+            assert!(matches!(
+                Origin::from_json(json.to_string().as_bytes()),
+                Err(DocumentError::Malformed(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn an_unknown_schema_is_named_even_if_nothing_else_can_be_read() {
+        let error = Origin::from_json(br#"{"schema":3}"#).unwrap_err();
+        assert!(matches!(error, DocumentError::Schema(schema) if schema.found == 3), "{error:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn everything_survives_writing_and_reading(
+            unknown in unknown_fields(),
+            cgroups in prop::collection::vec("/[ -~]{0,20}", 0..3),
+            unit in prop::option::of("[a-z]{1,9}[.]scope"),
+            namespace in prop::option::of("/[ -~]{0,20}"),
+            pid_file in prop::option::of("/[a-z ]{1,9}/pid"),
+        ) {
+            let path = |path: String| AbsolutePath::new(path).unwrap();
+            let mut origin = origin();
+            origin.unknown = unknown;
+            origin.cgroups = cgroups.into_iter().map(path).collect();
+            origin.systemd_unit = unit;
+            origin.network_namespace = namespace.map(path);
+            origin.pid_file = pid_file.map(|file| PidFile::new(path(file)).unwrap());
+            prop_assert_eq!(Origin::from_json(&origin.to_json().unwrap()).unwrap(), origin);
+        }
+    }
+}

@@ -165,3 +165,194 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pid;
+    use crate::document::tests::{json, unknown_fields};
+    use proptest::prelude::*;
+
+    fn record() -> Record {
+        Record::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap())
+    }
+
+    fn as_value(record: &mut Record) -> Value {
+        serde_json::from_slice(&record.to_json().unwrap()).unwrap()
+    }
+
+    fn process() -> ProcessIdentity {
+        ProcessIdentity {
+            pid: Pid::new(42).unwrap(),
+            start_time: 7,
+            boot_id: "boot".into(),
+            pid_namespace: 1,
+        }
+    }
+
+    fn reason(error: DocumentError) -> String {
+        match error {
+            DocumentError::Malformed(source) => source.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn other_readers_find_the_pid_exactly_while_there_is_a_process() {
+        // B1: the Go version wrote -1, and killed it.
+        let mut record = record();
+        assert_eq!(as_value(&mut record)["pid"], 0);
+        record.urunc.process = Some(process());
+        for (from, event, pid) in [
+            (Status::Creating, Event::Created, 42),
+            (Status::Created, Event::Started, 42),
+            (Status::Running, Event::Exited, 0),
+        ] {
+            let status = record.advance(from, event).unwrap();
+            let json = as_value(&mut record);
+            assert_eq!((&json["status"], &json["pid"]), (&status.as_str().into(), &pid.into()));
+        }
+    }
+
+    #[test]
+    fn the_pid_that_others_see_is_never_read() {
+        let mut record = record();
+        record.urunc.process = Some(process());
+        let mut json = as_value(&mut record);
+        json["pid"] = (-1).into();
+        let read = Record::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(read.urunc.process, Some(process()));
+        assert_eq!(read.visible_pid(Status::Running), 42);
+    }
+
+    #[test]
+    fn a_forged_process_is_refused_on_reading() {
+        let mut record = record();
+        record.urunc.process = Some(process());
+        let json = as_value(&mut record);
+        for pid in [0, -1] {
+            let mut json = json.clone();
+            json["urunc"]["process"]["pid"] = pid.into();
+            let error = Record::from_json(json.to_string().as_bytes()).unwrap_err();
+            assert!(reason(error).contains("must be greater than 0"));
+        }
+    }
+
+    #[test]
+    fn an_illegal_step_leaves_the_record_as_it_was() {
+        let mut record = record();
+        let before = record.clone();
+        assert!(record.advance(Status::Stopped, Event::Started).is_err());
+        assert_eq!(record, before);
+    }
+
+    #[test]
+    fn an_annotation_can_never_become_configuration() {
+        // B38: spec annotations named like configuration keys were honoured when the state was read again.
+        // B43: names with dots in them and explicit zeros got lost in flattened keys.
+        let mut record = record();
+        record.urunc.config = serde_json::json!({"monitors": {"my.qemu": {"default_vcpus": 0}}});
+        let key = "urunc_config.monitors.qemu.binary_path";
+        record.annotations.insert(key.into(), "/tmp/evil".into());
+        let read = Record::from_json(&record.to_json().unwrap()).unwrap();
+        assert_eq!(read.urunc.config, record.urunc.config);
+        assert_eq!(read.annotations[key], "/tmp/evil");
+    }
+
+    #[test]
+    fn what_is_not_our_record_is_refused_with_a_reason() {
+        let good = as_value(&mut record());
+        let without = |field: &str| {
+            let mut json = good.clone();
+            json.as_object_mut().unwrap().remove(field);
+            json.to_string()
+        };
+        let with = |field: &str, value: Value| {
+            let mut json = good.clone();
+            json[field] = value;
+            json.to_string()
+        };
+        for (json, expected) in [
+            (String::new(), "EOF"),
+            (good.to_string()[..100].to_owned(), "EOF"),
+            ("null".into(), "expected"),
+            (without("urunc"), "missing field `urunc`"),
+            (without("status"), "missing field `status`"),
+            (with("status", "zombie".into()), "unknown variant `zombie`"),
+            (with("id", "..".into()), "names a directory"),
+            (with("bundle", "relative".into()), "not absolute"),
+            (with("created", "yesterday".into()), "not an RFC 3339 time"),
+        ] {
+            let error = reason(Record::from_json(json.as_bytes()).unwrap_err());
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_schema_is_named_even_if_nothing_else_can_be_read() {
+        for (json, found) in [(r#"{"urunc":{"schema":2}}"#, 2), (r#"{"urunc":{"schema":0},"id":[]}"#, 0)] {
+            let error = Record::from_json(json.as_bytes()).unwrap_err();
+            assert!(matches!(error, DocumentError::Schema(schema) if schema.found == found), "{error:?}");
+        }
+    }
+
+    prop_compose! {
+        fn any_record()(
+            unknown in unknown_fields(),
+            inner in unknown_fields(),
+            annotations in prop::collection::btree_map(".{0,9}", ".{0,9}", 0..4),
+            (config, machine, data) in (json(), json(), json()),
+            reason in prop::option::of(".{0,9}"),
+            owner in ".{0,9}",
+            alive in any::<bool>(),
+            namespace in prop::option::of("/[ -~]{0,20}"),
+        ) -> Record {
+            let mut record = record();
+            record.unknown = unknown;
+            record.annotations = annotations;
+            record.owner = owner;
+            record.urunc = Details {
+                schema: Schema,
+                process: alive.then(process),
+                exe: alive.then_some(ExeIdentity { dev: u64::MAX, ino: 1 }),
+                monitor: "qemu".into(),
+                guest: "linux".into(),
+                config,
+                machine,
+                network_namespace: namespace.map(|path| AbsolutePath::new(path).unwrap()),
+                freezer: None,
+                reason,
+                resources: vec![Resource { kind: "tap".into(), schema: 1, data }],
+                unknown: inner,
+            };
+            record
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn everything_survives_writing_and_reading(mut record in any_record()) {
+            let read = Record::from_json(&record.to_json().unwrap()).unwrap();
+            prop_assert_eq!(read, record);
+        }
+
+        #[test]
+        fn a_rewrite_by_us_changes_nothing_in_a_file_from_elsewhere(mut record in any_record()) {
+            let theirs = as_value(&mut record);
+            let mut read = Record::from_json(theirs.to_string().as_bytes()).unwrap();
+            prop_assert_eq!(as_value(&mut read), theirs);
+        }
+
+        #[test]
+        fn no_prefix_of_a_record_passes_for_one(mut record in any_record(), cut in any::<prop::sample::Index>()) {
+            let json = record.to_json().unwrap();
+            let text = json.trim_ascii_end();
+            prop_assert!(Record::from_json(&text[..cut.index(text.len())]).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Record::from_json(&bytes).is_err());
+        }
+    }
+}
