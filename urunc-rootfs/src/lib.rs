@@ -27,7 +27,13 @@
 #![deny(unsafe_code)]
 
 mod image;
+mod mounts;
+mod probe;
 pub mod root;
+pub mod select;
 mod sys;
 
 pub use image::{FileKind, Image, ImageError, ImageFile};
+pub use mounts::{DeviceNumber, Mount, MountId, MountTable, MountTableError, UnreadableLine};
+pub use probe::ProbeError;
+pub use select::select;

@@ -129,3 +129,58 @@ fn child<T: Serialize + DeserializeOwned>(look: impl FnOnce() -> T, meanwhile: i
         .unwrap_or_else(|e| Err(format!("the child died before it reported: {e}")));
     result.unwrap_or_else(|e| panic!("in the child: {e}"))
 }
+
+/// Runs a program, which must succeed.
+pub fn run_program(program: &str, args: &[&std::ffi::OsStr]) -> String {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let output = std::process::Command::new(program).args(args).env("PATH", path).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// An ext4 file system in a file, attached to a loop device until dropped.
+pub struct LoopDisk {
+    pub node: std::path::PathBuf,
+    pub file: std::path::PathBuf,
+}
+
+impl LoopDisk {
+    /// Whether such disks can be made here.
+    pub fn possible() -> bool {
+        let control = std::path::Path::new("/dev/loop-control").exists();
+        have_root() && have("loop", control) && have_program("mkfs.ext4") && have_program("losetup")
+    }
+
+    pub fn new(dir: &std::path::Path, name: &str) -> Self {
+        let file = dir.join(name);
+        let image = File::create(&file).unwrap();
+        image.set_len(8 << 20).unwrap();
+        run_program("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), file.as_os_str()]);
+        let node = run_program("losetup", &["--find".as_ref(), "--show".as_ref(), file.as_os_str()]);
+        Self { node: node.into(), file }
+    }
+
+    /// Mounts it.
+    pub fn mount(&self, at: &std::path::Path, options: &str) {
+        std::fs::create_dir_all(at).unwrap();
+        let args = ["-t", "ext4", "-o", options].map(std::ffi::OsStr::new);
+        let paths = [self.node.as_os_str(), at.as_os_str()];
+        run_program("mount", &args.into_iter().chain(paths).collect::<Vec<_>>());
+    }
+
+    /// Whether the loop device still has its file.
+    pub fn is_attached(&self) -> bool {
+        let name = self.node.file_name().unwrap().to_str().unwrap();
+        let backing = std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
+        backing.is_ok_and(|b| b.trim() == self.file.to_str().unwrap())
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        if self.is_attached() {
+            run_program("losetup", &["--detach".as_ref(), self.node.as_os_str()]);
+        }
+    }
+}
