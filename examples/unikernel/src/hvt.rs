@@ -4,7 +4,7 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::manifest;
+use crate::manifest::{self, Net};
 use crate::memory::text_at;
 use crate::platform::{Input, Platform};
 use crate::port::out32;
@@ -40,11 +40,14 @@ struct BootInfo {
 extern "C" fn main(info: &'static BootInfo) -> ! {
     // SAFETY: the tender wrote a text there before it started the guest, and writes no more.
     let command_line = unsafe { text_at(info.command_line) };
-    program::run(&Hvt { info, started: core::cell::Cell::new(0) }, command_line)
+    // SAFETY: the tender put the manifest there.
+    let net = unsafe { manifest::first_net(info.manifest) };
+    program::run(&Hvt { info, net, started: core::cell::Cell::new(0) }, command_line)
 }
 
 struct Hvt {
     info: &'static BootInfo,
+    net: Option<Net>,
     /// The cycle counter when the clock was started.
     started: core::cell::Cell<u64>,
 }
@@ -53,6 +56,8 @@ struct Hvt {
 const HYPERCALLS: u16 = 0x500;
 const PUTS: u16 = 2;
 const POLL: u16 = 3;
+const NET_WRITE: u16 = 6;
+const NET_READ: u16 = 7;
 const HALT: u16 = 8;
 
 /// Calls the tender. It gets the address of the arguments; guests lie below 4 GiB.
@@ -71,6 +76,16 @@ struct Puts {
 struct Poll {
     nanoseconds: u64,
     ready: u64,
+    result: i32,
+}
+
+/// Of both directions. The tender writes the length of what it read.
+#[repr(C)]
+struct Frame {
+    device: u64,
+    data: *const u8,
+    length: usize,
+    /// 0 is success, 1 that there is nothing to read.
     result: i32,
 }
 
@@ -102,7 +117,7 @@ impl Platform for Hvt {
     }
 
     fn sleep(&self) {
-        // Without network devices in the set, nothing ends it earlier.
+        // A frame that comes in ends it earlier, and nothing else does.
         hypercall(POLL, &mut Poll { nanoseconds: 3_600_000_000_000, ready: 0, result: 0 });
     }
 
@@ -120,6 +135,24 @@ impl Platform for Hvt {
     fn describe_devices(&self) {
         // SAFETY: the tender put the manifest there.
         unsafe { manifest::describe(self, self.info.manifest) };
+    }
+
+    fn network(&self) -> Option<[u8; 6]> {
+        self.net.map(|net| net.mac)
+    }
+
+    fn receive(&self, room: &mut [u8]) -> Option<usize> {
+        let device = self.net?.index;
+        let mut frame = Frame { device, data: room.as_mut_ptr(), length: room.len(), result: 0 };
+        hypercall(NET_READ, &mut frame);
+        if frame.result == 0 { Some(frame.length) } else { None }
+    }
+
+    fn send(&self, frame: &[u8]) {
+        if let Some(net) = self.net {
+            let (data, length) = (frame.as_ptr(), frame.len());
+            hypercall(NET_WRITE, &mut Frame { device: net.index, data, length, result: 0 });
+        }
     }
 
     fn power_off(&self, status: u8) -> ! {

@@ -7,9 +7,10 @@
 //! - [`platform`]: what a boot path has to offer the program; one implementation each:
 //!   - `pvh`: QEMU, Firecracker, Cloud Hypervisor, and the machine that they emulate
 //!   - `hvt`, `spt`: the two Solo5 tenders; [`manifest`]: the ELF notes that Solo5 wants
-//! - [`console`]: text; `port`, `memory`: the instructions below the language
+//! - [`net`]: answers to who asks for the guest; [`console`]: text; `port`, `memory`: the instructions below the language
 //!
-//! Nothing here may use the vector registers, or panic (the messages of panics are formatted with them).
+//! Nothing here may use the vector registers, or panic (the messages of panics are formatted with them). The compiler takes
+//! those registers for every 16 bytes that it copies or zeroes in one piece: arrays stay behind references, or uninitialised.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -20,6 +21,7 @@ mod hvt;
 pub mod manifest;
 #[cfg(not(test))]
 mod memory;
+pub mod net;
 pub mod platform;
 #[cfg(not(test))]
 mod port;

@@ -156,6 +156,39 @@ macro_rules! unikernel {
     };
 }
 
+/// A network device that a tender attached.
+#[derive(Clone, Copy)]
+pub(crate) struct Net {
+    /// Its place in the manifest, which is its name for hypercalls.
+    pub(crate) index: u64,
+    /// Its MAC address.
+    pub(crate) mac: [u8; 6],
+    /// The descriptor of its TAP, which a process uses itself.
+    pub(crate) descriptor: u32,
+}
+
+/// The first network device.
+///
+/// # Safety
+///
+/// As for [`describe`].
+pub(crate) unsafe fn first_net(address: u64) -> Option<Net> {
+    // SAFETY: the caller vouches for the manifest.
+    let count: u32 = unsafe { value_at(address + 4) };
+    for index in 0..u64::from(count) {
+        let entry = address + 8 + index * size_of::<Entry>() as u64;
+        // SAFETY: as above.
+        if unsafe { value_at::<u32>(entry + 68) } == NET {
+            // SAFETY: as above.
+            let mac = unsafe { value_at(entry + 72) };
+            // SAFETY: as above.
+            let descriptor = unsafe { value_at(entry + 88) };
+            return Some(Net { index, mac, descriptor });
+        }
+    }
+    None
+}
+
 /// Tells which devices a tender attached, a line each.
 ///
 /// # Safety

@@ -44,6 +44,19 @@ pub trait Platform {
     /// Describes the devices that the monitor attached by name, if this is how it does it.
     fn describe_devices(&self) {}
 
+    /// The MAC address of the network device that `receive` and `send` use, if there is one.
+    fn network(&self) -> Option<[u8; 6]> {
+        None
+    }
+
+    /// Takes a frame from the network, if one is there: it then fills the beginning of the room, up to the length.
+    fn receive(&self, _room: &mut [u8]) -> Option<usize> {
+        None
+    }
+
+    /// Puts a frame on the network.
+    fn send(&self, _frame: &[u8]) {}
+
     /// Ends the machine, with the status where the monitor can carry one.
     fn power_off(&self, status: u8) -> !;
 }

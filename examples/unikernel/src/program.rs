@@ -1,6 +1,7 @@
 //! What the guest does, the same on every monitor: greet, tell what it was given, obey its words, power off.
 
 use crate::console::Line;
+use crate::net;
 use crate::platform::{Input, Platform, StopRequest};
 use crate::words::{Command, Words};
 
@@ -39,14 +40,17 @@ fn greet<P: Platform>(platform: &P, command_line: &'static [u8]) {
     }
 }
 
-/// Carries out the words in order, and returns the status to end with. A request to stop ends `hold`, `echo` and
-/// `burn`, and what is left of the command line.
+/// Carries out the words in order, and returns the status to end with. A request to stop ends `hold`, `echo`,
+/// `burn` and `answer`, and what is left of the command line.
 fn obey<P: Platform>(platform: &P, command_line: &'static [u8]) -> u8 {
     let mut status = 0;
+    let mut address = None;
     let mut line = Line::new(platform);
     for word in Words::of(command_line) {
-        if let Command::Exit(wanted) = Command::of(word) {
-            status = wanted;
+        match Command::of(word) {
+            Command::Exit(wanted) => status = wanted,
+            Command::Address(ours) => address = Some(ours),
+            _ => {}
         }
     }
     for word in Words::of(command_line) {
@@ -58,7 +62,8 @@ fn obey<P: Platform>(platform: &P, command_line: &'static [u8]) -> u8 {
                 line.text(b"cannot understand ").text(word).text(b": not a number, or too large").end();
                 return MISUNDERSTOOD;
             }
-            Command::Exit(_) | Command::Other => None,
+            Command::Answer => answer(platform, address),
+            Command::Exit(_) | Command::Address(_) | Command::Other => None,
         };
         if let Some(stop) = stop {
             let by: &[u8] = match stop {
@@ -94,6 +99,37 @@ fn echo<P: Platform>(platform: &P) -> Option<StopRequest> {
                 return None;
             }
             platform.write(&[byte]);
+        }
+        if let Some(stop) = platform.stop_requested() {
+            return Some(stop);
+        }
+        platform.sleep();
+    }
+}
+
+fn answer<P: Platform>(platform: &P, address: Option<[u8; 4]>) -> Option<StopRequest> {
+    let mut line = Line::new(platform);
+    let Some(mac) = platform.network() else {
+        line.text(b"nothing to answer: no network device").end();
+        return None;
+    };
+    let Some(address) = address else {
+        line.text(b"nothing to answer: no address, which would be the word ip=A.B.C.D").end();
+        return None;
+    };
+    line.text(b"answering for ");
+    for (at, part) in (0..).zip(&address) {
+        line.text(if at == 0 { b"" } else { b"." }).number(u64::from(*part));
+    }
+    line.end();
+    let mut room = [0; net::FRAME];
+    loop {
+        while let Some(length) = platform.receive(&mut room) {
+            if let Some(frame) = room.get_mut(..length)
+                && net::answer(frame, mac, address) == net::Answer::Send
+            {
+                platform.send(frame);
+            }
         }
         if let Some(stop) = platform.stop_requested() {
             return Some(stop);

@@ -6,7 +6,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::MaybeUninit;
 
-use crate::manifest;
+use crate::manifest::{self, Net};
 use crate::memory::text_at;
 use crate::platform::{Input, Platform};
 use crate::program;
@@ -38,15 +38,19 @@ struct BootInfo {
 extern "C" fn main(info: &'static BootInfo) -> ! {
     // SAFETY: the tender wrote a text there before it started the guest, and writes no more.
     let command_line = unsafe { text_at(info.command_line) };
-    program::run(&Spt { info, started: core::cell::Cell::new(0) }, command_line)
+    // SAFETY: the tender put the manifest there.
+    let net = unsafe { manifest::first_net(info.manifest) };
+    program::run(&Spt { info, net, started: core::cell::Cell::new(0) }, command_line)
 }
 
 struct Spt {
     info: &'static BootInfo,
+    net: Option<Net>,
     /// What the host's clock showed when ours was started.
     started: core::cell::Cell<u64>,
 }
 
+const READ: u64 = 0;
 const WRITE: u64 = 1;
 const CLOCK_GETTIME: u64 = 228;
 const EXIT_GROUP: u64 = 231;
@@ -55,17 +59,18 @@ const EPOLL_PWAIT: u64 = 281;
 const STDOUT: u64 = 1;
 const CLOCK_MONOTONIC: u64 = 1;
 
-/// A system call. The result is not looked at: the only one that can fail is to write, and there is nobody to tell.
+/// A system call. Returns what the kernel does: a negative number is an error.
 ///
 /// # Safety
 ///
 /// The arguments are what the call of that number expects.
-unsafe fn system_call(number: u64, first: u64, second: u64, third: u64, fourth: u64) {
+unsafe fn system_call(number: u64, first: u64, second: u64, third: u64, fourth: u64) -> i64 {
+    let result;
     // SAFETY: the caller vouches for the arguments; the kernel clobbers just what is named.
     unsafe {
         asm!(
             "syscall",
-            inlateout("rax") number => _,
+            inlateout("rax") number => result,
             in("rdi") first,
             in("rsi") second,
             in("rdx") third,
@@ -77,6 +82,7 @@ unsafe fn system_call(number: u64, first: u64, second: u64, third: u64, fourth: 
             options(nostack),
         );
     }
+    result
 }
 
 impl Spt {
@@ -118,7 +124,7 @@ impl Platform for Spt {
         let mut event = [0_u8; 12];
         #[expect(clippy::cast_sign_loss, reason = "the tender made sure that it is a descriptor")]
         let epoll = self.info.epoll as u64;
-        // SAFETY: room for one event; no timeout (-1), which only a signal ends, and the mask of signals is left alone.
+        // SAFETY: room for one event; no timeout (-1): a frame that comes in ends it, and nothing else does.
         unsafe { system_call(EPOLL_PWAIT, epoll, (&raw mut event).expose_provenance() as u64, 1, u64::MAX) };
     }
 
@@ -133,6 +139,25 @@ impl Platform for Spt {
     fn describe_devices(&self) {
         // SAFETY: the tender put the manifest there.
         unsafe { manifest::describe(self, self.info.manifest) };
+    }
+
+    fn network(&self) -> Option<[u8; 6]> {
+        self.net.map(|net| net.mac)
+    }
+
+    fn receive(&self, room: &mut [u8]) -> Option<usize> {
+        let from = u64::from(self.net?.descriptor);
+        let address = room.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: address and length of live memory. The descriptor does not block.
+        usize::try_from(unsafe { system_call(READ, from, address, room.len() as u64, 0) }).ok()
+    }
+
+    fn send(&self, frame: &[u8]) {
+        if let Some(net) = self.net {
+            let address = frame.as_ptr().expose_provenance() as u64;
+            // SAFETY: address and length of a live frame.
+            unsafe { system_call(WRITE, u64::from(net.descriptor), address, frame.len() as u64, 0) };
+        }
     }
 
     fn power_off(&self, status: u8) -> ! {

@@ -40,6 +40,10 @@ pub enum Command {
     Hold,
     /// `echo`: repeat what comes in on the console.
     Echo,
+    /// `ip=A.B.C.D`, also as urunc tells it to guests of type mewz (`ip=`) and mirage (`--ipv4=`): the address to answer for.
+    Address([u8; 4]),
+    /// `answer`: answer to who asks for that address.
+    Answer,
     /// A command whose number is none, or too large.
     Malformed,
     /// Any other word; monitors add theirs, so they are no error.
@@ -62,12 +66,28 @@ impl Command {
                 None => Self::Malformed,
             };
         }
+        if let Some(value) = word.strip_prefix(b"ip=").or_else(|| word.strip_prefix(b"--ipv4=")) {
+            // Other guests have other uses for such words.
+            return address(value).map_or(Self::Other, Self::Address);
+        }
         match word {
+            b"answer" => Self::Answer,
             b"hold" => Self::Hold,
             b"echo" => Self::Echo,
             _ => Self::Other,
         }
     }
+}
+
+/// An IPv4 address, with or without the length of its prefix.
+fn address(text: &[u8]) -> Option<[u8; 4]> {
+    let text = text.split(|byte| *byte == b'/').next()?;
+    let mut parts = text.split(|byte| *byte == b'.');
+    let mut address = [0; 4];
+    for place in &mut address {
+        *place = u8::try_from(number(parts.next()?)?).ok()?;
+    }
+    if parts.next().is_some() { None } else { Some(address) }
 }
 
 fn number(digits: &[u8]) -> Option<u32> {
@@ -106,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_word_is_a_command_or_none_of_our_business() {
-        let cases: [(&[u8], Command); 14] = [
+        let cases: [(&[u8], Command); 20] = [
             (b"hold", Command::Hold),
             (b"echo", Command::Echo),
             (b"exit=0", Command::Exit(0)),
@@ -118,6 +138,12 @@ mod tests {
             (b"burn=10", Command::Burn(10)),
             (b"burn=4294967295", Command::Burn(u32::MAX)),
             (b"burn=4294967296", Command::Malformed),
+            (b"answer", Command::Answer),
+            (b"ip=10.0.0.2", Command::Address([10, 0, 0, 2])),
+            (b"--ipv4=192.168.255.1/24", Command::Address([192, 168, 255, 1])),
+            (b"ip=dhcp", Command::Other),
+            (b"ip=1.2.3", Command::Other),
+            (b"ip=1.2.3.4.5", Command::Other),
             (b"holding", Command::Other),
             (b"Hold", Command::Other),
             (b"exit", Command::Other),

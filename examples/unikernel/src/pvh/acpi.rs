@@ -49,13 +49,21 @@ pub(super) enum Outcome {
     NotPossible,
 }
 
+/// The beginning of the area of memory where the root of the tables may be (section 5.2.5.1).
+const SEARCHED_FIRST: u64 = 0xe_0000;
+
 /// The bit of the event registers that stands for the power button.
 const POWER_BUTTON: u16 = 1 << 8;
 
 impl Acpi {
     /// Reads the tables, if there are any.
     pub(super) fn find(root: u64) -> Self {
-        let root = if root < MAPPED { root } else { 0 };
+        let root = match root {
+            // Firecracker does not say where they begin. They do where the specification has a search for them begin.
+            0 if get::<u64>(SEARCHED_FIRST) == u64::from_le_bytes(*b"RSD PTR ") => SEARCHED_FIRST,
+            root if root < MAPPED => root,
+            _ => 0,
+        };
         let fadt = if root == 0 { 0 } else { find_table(root, u32::from_le_bytes(*b"FACP")) };
         if fadt == 0 {
             return Self { root, events: 0, control: 0, sleep_control: Register::Absent, dsdt: 0 };
