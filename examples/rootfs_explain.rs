@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         container: ContainerRootfs::probe(&image, &MountTable::read()?)?,
     };
     let decision = select(&facts)?;
-    let passed_over = decision.passed_over.iter().map(|passed| format!("  not {passed}\n"));
+    let passed_over = decision.passed_over.iter().map(|passed| format!("  {passed}\n"));
     let text = format!("{}\n{}", decision.selection.way(), passed_over.collect::<String>());
     Ok(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?)
 }

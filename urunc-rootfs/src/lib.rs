@@ -1,6 +1,9 @@
 //! A container's disk: confined access to its image, and the root directory that its monitor sees.
 //!
 //! - [`Image`]: files of an image, which is hostile input, opened below its root by the kernel itself.
+//! - [`MountTable`] and [`mod@select`]: what is mounted, and which root file system the guest gets for which reasons.
+//! - [`block`]: a mounted block device, taken from the host for the guest, and given back.
+//! - [`initrd`]: an initrd with the container's own files added.
 //! - [`root`]: the monitor's root file system: planned as data, prepared as detached mounts, attached in
 //!   the container's own mount namespace.
 //!
@@ -26,7 +29,9 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod block;
 mod image;
+pub mod initrd;
 mod mounts;
 mod probe;
 pub mod root;

@@ -1,7 +1,7 @@
 //! Which root file system a guest gets, decided purely, and why it is not another one.
 //!
 //! The first [`Way`] that is possible wins. Every other way gets a [`Reason`], for `urunc check` and debug logs.
-//! Gathering the [`Facts`] is [`probe`](crate::probe)'s work, carrying the choice out is the caller's.
+//! [`ContainerRootfs::probe`] looks at the host; carrying the choice out is the caller's work.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -205,6 +205,8 @@ pub enum Reason {
     NoVirtiofsd,
     /// The container's root file system is no mount of its own.
     NotMounted,
+    /// It is the root of the host itself.
+    HostRoot,
     /// Only part of a file system is mounted there.
     PartOfFileSystem(PathBuf),
     /// The guest does not read this type of file system.
@@ -301,6 +303,9 @@ fn block_device(facts: &Facts) -> Result<Selection, Reason> {
     facts.guest.disks.or(Reason::GuestWithoutDisks)?;
     let ContainerRootfs::Mount(rootfs) = &facts.container else { return Err(Reason::NotMounted) };
     let MountedRootfs { mount, node, also_at, table } = rootfs.as_ref();
+    if mount.point == Path::new("/") {
+        return Err(Reason::HostRoot);
+    }
     if mount.root != Path::new("/") {
         return Err(Reason::PartOfFileSystem(mount.root.clone()));
     }
@@ -412,6 +417,7 @@ impl fmt::Display for Reason {
             Self::MonitorCannot => f.write_str("the monitor cannot offer it"),
             Self::NoVirtiofsd => f.write_str("virtiofsd is not installed where the configuration says"),
             Self::NotMounted => f.write_str("it is a directory, not a mount of its own"),
+            Self::HostRoot => f.write_str("it is the root of the host itself"),
             Self::PartOfFileSystem(root) => {
                 write!(f, "only {} of a file system is mounted there", root.display())
             }
@@ -614,7 +620,8 @@ mod tests {
     #[test]
     fn a_bind_of_the_hosts_file_system_is_never_given_away() {
         // R3: the host's own disk was unmounted and attached to the guest, writable.
-        let cases: [(ContainerRootfs, Reason); 5] = [
+        let cases: [(ContainerRootfs, Reason); 6] = [
+            (mounted("8:1 / / rw - ext4 /dev/sda1 rw", Some("/dev/sda1"), &[]), Reason::HostRoot),
             (
                 mounted("8:1 /srv/images/one /rootfs rw - ext4 /dev/sda1 rw", Some("/dev/sda1"), &["/"]),
                 Reason::PartOfFileSystem("/srv/images/one".into()),

@@ -1,5 +1,5 @@
 //! System calls that `rustix` does not wrap; the only unsafe code of the crate.
-#![expect(unsafe_code, reason = "mount_setattr(2) is in neither std nor rustix 1.1")]
+#![expect(unsafe_code, reason = "mount_setattr(2) and the loop ioctls are in neither std nor rustix 1.1")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -41,5 +41,40 @@ pub(crate) fn mount_setattr_recursive(
             size_of::<MountAttr>(),
         )
     };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct loop_info64` of `linux/loop.h`. Only the flags matter here; the rest is given back as it was read.
+#[repr(C)]
+pub(crate) struct LoopInfo {
+    numbers: [u64; 5],
+    number: u32,
+    encryption: [u32; 2],
+    pub(crate) flags: u32,
+    names: [u8; 64 + 64 + 32],
+    init: [u64; 2],
+}
+
+const _: () = assert!(size_of::<LoopInfo>() == 232);
+
+/// `LO_FLAGS_AUTOCLEAR`: the loop device lets go of its file when nobody has it open any more.
+pub(crate) const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+const LOOP_SET_STATUS64: libc::Ioctl = 0x4C04;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+
+/// What the loop device `device` is set to.
+pub(crate) fn loop_info(device: BorrowedFd<'_>) -> io::Result<LoopInfo> {
+    let mut info =
+        LoopInfo { numbers: [0; 5], number: 0, encryption: [0; 2], flags: 0, names: [0; 160], init: [0; 2] };
+    // SAFETY: `device` is open; the opcode writes one `struct loop_info64`, which `info` is (see the assertion).
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Changes the settings of the loop device `device`.
+pub(crate) fn set_loop_info(device: BorrowedFd<'_>, info: &LoopInfo) -> io::Result<()> {
+    // SAFETY: `device` is open; the opcode reads one `struct loop_info64`, which `info` is.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, std::ptr::from_ref(info)) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
