@@ -1,0 +1,83 @@
+//! What every monitor's plan is assembled from: checks that are the same for all, descriptor numbers, and paths.
+
+use std::{collections::HashSet, path::Path};
+
+use super::{Monitor, PlanError};
+use crate::{DeviceId, Document, Inherit, Machine, Memory, Role, Warning, host::Host, launch::FIRST_FD};
+
+/// Assigns descriptor numbers, in order, from [`FIRST_FD`] on.
+#[derive(Debug, Default)]
+pub(super) struct Descriptors {
+    pub(super) documents: Vec<Document>,
+    pub(super) inherit: Vec<Inherit>,
+}
+
+impl Descriptors {
+    /// Adds a descriptor to inherit, and returns its number.
+    pub(super) fn inherit(&mut self, role: Role) -> i32 {
+        let fd = self.next();
+        self.inherit.push(Inherit { role, fd });
+        fd
+    }
+
+    /// Adds a document, and returns the path under which the monitor opens it.
+    pub(super) fn document(&mut self, name: &str, contents: Vec<u8>) -> String {
+        let fd = self.next();
+        self.documents.push(Document { name: name.to_owned(), contents, fd });
+        format!("/proc/self/fd/{fd}")
+    }
+
+    fn next(&self) -> i32 {
+        let used = self.documents.len() + self.inherit.len();
+        FIRST_FD.saturating_add(i32::try_from(used).unwrap_or(i32::MAX))
+    }
+}
+
+/// Checks memory, CPUs and command line against what the monitor can do; returns the memory that the guest gets.
+pub(super) fn check(
+    monitor: Monitor,
+    machine: &Machine,
+    host: &Host,
+    warnings: &mut Vec<Warning>,
+) -> Result<Memory, PlanError> {
+    let able = monitor.capabilities(host.arch);
+    let memory = able.fit_memory(monitor, machine.memory)?;
+    if memory != machine.memory {
+        warnings.push(Warning::MemoryRounded { asked: machine.memory, given: memory });
+    }
+    if let Some(elf) = machine.kernel.image.format.elf()
+        && elf.end() > memory.as_bytes()
+    {
+        return Err(PlanError::KernelTooLarge { end: elf.end(), memory });
+    }
+    if machine.vcpus.get() > able.max_vcpus {
+        let (asked, max) = (machine.vcpus.get(), able.max_vcpus);
+        return Err(PlanError::Vcpus { monitor, asked, max });
+    }
+    let (size, max) = (machine.boot.command_line.as_str().len(), able.max_command_line);
+    if size > max {
+        return Err(PlanError::CommandLineTooLong { monitor, size, max });
+    }
+    no_duplicates("disks", machine.disks.iter().map(|disk| &disk.id))?;
+    no_duplicates("shared directories", machine.shares.iter().map(|share| &share.tag))?;
+    Ok(memory)
+}
+
+fn no_duplicates<'a>(
+    what: &'static str,
+    mut ids: impl Iterator<Item = &'a DeviceId>,
+) -> Result<(), PlanError> {
+    let mut seen = HashSet::new();
+    match ids.find(|id| !seen.insert(*id)) {
+        Some(id) => Err(PlanError::Duplicate { what, id: id.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Returns a path as text: absolute, so that no monitor takes it for an option, a protocol or a descriptor.
+pub(super) fn path<'a>(what: &'static str, path: &'a Path) -> Result<&'a str, PlanError> {
+    if !path.is_absolute() {
+        return Err(PlanError::RelativePath { what, path: path.to_owned() });
+    }
+    path.to_str().ok_or_else(|| PlanError::NotUtf8 { what, path: path.to_owned() })
+}

@@ -1,0 +1,98 @@
+//! What a monitor needs from the host in its own root: device nodes, data files, `/proc`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Monitor, PlanError, qemu, solo5};
+use crate::{Host, KvmAccess, Machine};
+
+/// A character device that a monitor opens itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceNode {
+    /// `/dev/kvm`.
+    Kvm,
+    /// `/dev/net/tun`.
+    NetTun,
+    /// `/dev/urandom`.
+    Urandom,
+    /// `/dev/null`.
+    Null,
+}
+
+impl DeviceNode {
+    /// Returns its path, on the host and in the monitor's root.
+    #[must_use]
+    pub fn path(self) -> &'static Path {
+        Path::new(match self {
+            Self::Kvm => "/dev/kvm",
+            Self::NetTun => "/dev/net/tun",
+            Self::Urandom => "/dev/urandom",
+            Self::Null => "/dev/null",
+        })
+    }
+}
+
+/// What must be in a monitor's root besides its program and that program's libraries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFiles {
+    /// Directories of data, read-only, where they exist on the host. A bind of `/usr` covers those below it.
+    pub data: Vec<PathBuf>,
+    /// Whether it needs `/proc`. Its own process is enough (mount option `subset=pid`).
+    pub proc: bool,
+    /// A directory in which the monitor makes its control socket; it must exist and belong to its user.
+    pub socket_dir: Option<PathBuf>,
+}
+
+pub(super) fn device_nodes(
+    monitor: Monitor,
+    machine: &Machine,
+    host: &Host,
+) -> Result<Vec<DeviceNode>, PlanError> {
+    let mut nodes = vec![DeviceNode::Null, DeviceNode::Urandom];
+    match monitor {
+        Monitor::Solo5Hvt | Monitor::Solo5Spt => {
+            if monitor == Monitor::Solo5Hvt {
+                need_kvm(monitor, host)?;
+                nodes.push(DeviceNode::Kvm);
+            }
+            if solo5::declares_network(machine) {
+                nodes.push(DeviceNode::NetTun);
+            }
+        }
+        Monitor::Qemu => {
+            if qemu::acceleration(machine, host)?.uses_kvm() {
+                nodes.push(DeviceNode::Kvm);
+            }
+        }
+        Monitor::Firecracker => {
+            need_kvm(monitor, host)?;
+            nodes.extend([DeviceNode::Kvm, DeviceNode::NetTun]);
+        }
+        Monitor::CloudHypervisor => {
+            need_kvm(monitor, host)?;
+            nodes.push(DeviceNode::Kvm);
+        }
+    }
+    Ok(nodes)
+}
+
+pub(super) fn host_files(monitor: Monitor, _machine: &Machine, host: &Host) -> HostFiles {
+    match monitor {
+        Monitor::Solo5Hvt | Monitor::Solo5Spt | Monitor::CloudHypervisor | Monitor::Firecracker => {
+            HostFiles::default()
+        }
+        Monitor::Qemu => HostFiles { data: qemu::data_dirs(host), ..HostFiles::default() },
+    }
+}
+
+/// Refuses a host without KVM for a monitor that does not run without.
+pub(super) fn need_kvm(monitor: Monitor, host: &Host) -> Result<(), PlanError> {
+    match &host.kvm {
+        KvmAccess::Native | KvmAccess::Nested => Ok(()),
+        KvmAccess::Unusable { reason } => {
+            Err(PlanError::Kvm { monitor, why: "it cannot do without", reason: reason.clone() })
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! QEMU's system emulator, 7.0 or newer (qemu(1), "Invocation"; docs/system/i386/microvm.rst).
+//!
+//! Nothing that QEMU would add by itself is left to it: no user configuration, no default devices. It uses KVM or
+//! emulates; which, is decided here from facts. It is told to end when the guest resets, so that a container ends.
+
+mod devices;
+mod options;
+
+use std::path::PathBuf;
+
+use super::{
+    KernelMismatch, Monitor, PlanError,
+    assemble::{self, Descriptors},
+};
+use crate::{
+    Arch, Board, ConfigPlace, Console, ControlPoint, ControlSocket, ExitPort, Host, KernelImage, Kvm,
+    KvmAccess, Launch, Machine, Memory, PowerButton, Role, Seccomp, Shutdown, Warning,
+    kernel::{Elf, ElfClass, Format},
+};
+use options::Options;
+
+/// QEMU's translation cache would otherwise grow to an eighth of the host's memory (accel/tcg/region.c).
+const TRANSLATION_CACHE_MIB: u32 = 64;
+
+/// The object that the guest's memory is, where it must be shared.
+const RAM: &str = "guest-ram";
+
+/// How the guest's instructions are executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Acceleration {
+    Kvm,
+    /// With the reason why not KVM, if that is worth a warning.
+    Emulation(Option<String>),
+}
+
+impl Acceleration {
+    pub(super) const fn uses_kvm(&self) -> bool {
+        matches!(self, Self::Kvm)
+    }
+}
+
+pub(super) fn acceleration(machine: &Machine, host: &Host) -> Result<Acceleration, PlanError> {
+    match (machine.kvm, &host.kvm) {
+        (Kvm::Off, _) => Ok(Acceleration::Emulation(None)),
+        (_, KvmAccess::Native | KvmAccess::Nested) => Ok(Acceleration::Kvm),
+        (Kvm::Auto, KvmAccess::Unusable { reason }) => Ok(Acceleration::Emulation(Some(reason.clone()))),
+        (Kvm::Required, KvmAccess::Unusable { reason }) => Err(PlanError::Kvm {
+            monitor: Monitor::Qemu,
+            why: "the configuration requires",
+            reason: reason.clone(),
+        }),
+    }
+}
+
+pub(super) fn accepts(kernel: &KernelImage) -> Result<(), KernelMismatch> {
+    let refuse = |accepted| {
+        Err(KernelMismatch::Format { monitor: Monitor::Qemu, found: kernel.format.name(), accepted })
+    };
+    match (kernel.arch, &kernel.format) {
+        (Arch::X86_64, Format::BzImage) => Ok(()),
+        (Arch::X86_64, Format::Elf(Elf { class: ElfClass::Bits32, multiboot: true, .. })) => Ok(()),
+        (Arch::X86_64, Format::Elf(Elf { pvh: Some(_), .. })) => Ok(()),
+        (Arch::X86_64, Format::Elf(Elf { class: ElfClass::Bits64, .. })) => {
+            Err(KernelMismatch::NoPvhEntry { monitor: Monitor::Qemu, place: "" })
+        }
+        (Arch::X86_64, _) => refuse("bzImage, ELF with a PVH entry, and 32-bit ELF with a multiboot header"),
+        (Arch::Aarch64, Format::Arm64Image | Format::GzippedArm64Image | Format::Elf(_)) => Ok(()),
+        (Arch::Aarch64, Format::BzImage) => refuse("arm64 Image and ELF"),
+    }
+}
+
+/// Returns the directories that QEMU looks for firmware in, besides those that the caller's `/usr` covers.
+pub(super) fn data_dirs(host: &Host) -> Vec<PathBuf> {
+    match &host.data_dir {
+        Some(dir) => vec![dir.clone()],
+        None => vec!["/usr/share/qemu".into(), "/usr/share/seabios".into()],
+    }
+}
+
+pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> {
+    let mut warnings = Vec::new();
+    let memory = assemble::check(Monitor::Qemu, machine, host, &mut warnings)?;
+    let acceleration = acceleration(machine, host)?;
+    if let Acceleration::Emulation(Some(reason)) = &acceleration {
+        warnings.push(Warning::Emulated { reason: reason.clone() });
+    }
+    let board = board(machine);
+
+    let mut args = Args::default();
+    for flag in ["-no-user-config", "-nodefaults", "-no-reboot"] {
+        args.0.push(flag.to_owned());
+    }
+    args.pair("-display", "none");
+    args.options("-machine", machine_options(board, machine, host.arch));
+    args.options("-accel", accel_options(&acceleration));
+    args.options("-cpu", cpu_options(&acceleration, host));
+    args.options("-m", memory_options(memory));
+    args.options("-smp", Options::key("cpus", machine.vcpus));
+    if let Some(dir) = &host.data_dir {
+        args.pair("-L", assemble::path("QEMU's data directory", dir)?);
+    }
+    if board == Board::Small && host.arch == Arch::X86_64 {
+        // With ACPI on, QEMU would take SeaBIOS, which is slower by seconds under a nested KVM.
+        args.pair("-bios", "qboot.rom");
+    }
+    if machine.seccomp == Seccomp::On {
+        let confine = Options::bare("on").set("obsolete", "deny").set("elevateprivileges", "deny");
+        args.options("-sandbox", confine.set("spawn", "deny").set("resourcecontrol", "deny"));
+    }
+
+    args.pair("-kernel", assemble::path("the kernel's path", &machine.kernel.path)?);
+    if !machine.boot.command_line.as_str().is_empty() {
+        args.pair("-append", machine.boot.command_line.as_str());
+    }
+    let mut descriptors = Descriptors::default();
+    if let Some(initrd) = initrd(machine, &mut descriptors)? {
+        args.pair("-initrd", &initrd);
+    }
+
+    // "signal=off": an interrupt character typed at the console is the guest's.
+    args.options("-chardev", Options::bare("stdio").set("id", "console").set("signal", "off"));
+    match machine.console {
+        Console::Serial => args.pair("-serial", "chardev:console"),
+        Console::Virtio => devices::virtio_console(&mut args, board, machine, host.arch),
+    }
+    if machine.boot.platform.exit_port == ExitPort::DebugExit && host.arch == Arch::X86_64 {
+        let port = Options::bare("isa-debug-exit").set("iobase", "0x501").set("iosize", "2");
+        args.options("-device", port);
+    }
+    devices::add(&mut args, &mut descriptors, board, machine, host.arch)?;
+
+    let control = machine.control == ControlSocket::On;
+    if control {
+        let fd = descriptors.inherit(Role::Control);
+        let socket = Options::bare("socket").set("id", "control").set("fd", fd);
+        args.options("-chardev", socket.set("server", "on").set("wait", "off"));
+        args.options("-mon", Options::key("chardev", "control").set("mode", "control"));
+    }
+    Ok(Launch {
+        program: host.program.clone(),
+        args: args.0,
+        env: Vec::new(),
+        documents: descriptors.documents,
+        inherit: descriptors.inherit,
+        control: control.then_some(ControlPoint::Qmp),
+        shutdown: match machine.boot.platform.power_button {
+            PowerButton::Acts if control => Shutdown::Control,
+            _ => Shutdown::Terminate,
+        },
+        warnings,
+    })
+}
+
+/// The argument vector in the making.
+#[derive(Debug, Default)]
+struct Args(Vec<String>);
+
+impl Args {
+    fn pair(&mut self, name: &str, value: &str) {
+        self.0.extend([name.to_owned(), value.to_owned()]);
+    }
+
+    fn options(&mut self, name: &str, options: Options) {
+        self.0.extend([name.to_owned(), options.into()]);
+    }
+}
+
+/// A multiboot kernel is started by an option ROM, which the small board has no firmware for.
+fn board(machine: &Machine) -> Board {
+    match machine.kernel.image.format.elf() {
+        Some(elf) if elf.multiboot && elf.pvh.is_none() => Board::Common,
+        _ => machine.boot.platform.board,
+    }
+}
+
+fn machine_options(board: Board, machine: &Machine, arch: Arch) -> Options {
+    let options = match (arch, board) {
+        // Power button and power off come by ACPI.
+        (Arch::X86_64, Board::Small) => Options::bare("microvm").set("acpi", "on"),
+        (Arch::X86_64, Board::SmallWithTimers) => {
+            Options::bare("microvm").set("acpi", "on").set("pic", "on").set("pit", "on").set("rtc", "on")
+        }
+        (Arch::X86_64, Board::Common) => Options::bare("pc"),
+        (Arch::Aarch64, _) => Options::bare("virt"),
+    };
+    if devices::needs_shared_memory(machine) { options.set("memory-backend", RAM) } else { options }
+}
+
+fn accel_options(acceleration: &Acceleration) -> Options {
+    match acceleration {
+        Acceleration::Kvm => Options::bare("kvm"),
+        Acceleration::Emulation(_) => Options::bare("tcg").set("tb-size", TRANSLATION_CACHE_MIB),
+    }
+}
+
+fn cpu_options(acceleration: &Acceleration, host: &Host) -> Options {
+    match (acceleration, &host.kvm, host.arch) {
+        // A nested KVM may refuse to set the MSR behind this feature (0x10a), and QEMU then aborts.
+        (Acceleration::Kvm, KvmAccess::Nested, Arch::X86_64) => {
+            Options::bare("host").set("arch-capabilities", "off")
+        }
+        (Acceleration::Kvm, ..) => Options::bare("host"),
+        (Acceleration::Emulation(_), ..) => Options::bare("max"),
+    }
+}
+
+fn memory_options(memory: Memory) -> Options {
+    Options::key("size", format_args!("{}M", memory.as_mib()))
+}
+
+fn initrd(machine: &Machine, descriptors: &mut Descriptors) -> Result<Option<String>, PlanError> {
+    match (&machine.initrd, &machine.boot.config) {
+        (Some(_), Some(config)) if config.place == ConfigPlace::Initrd => Err(PlanError::TwoInitrds),
+        (None, Some(config)) if config.place == ConfigPlace::Initrd => {
+            Ok(Some(descriptors.document("guest configuration", config.contents.clone())))
+        }
+        (Some(path), _) => Ok(Some(assemble::path("the initrd's path", path)?.to_owned())),
+        (None, _) => Ok(None),
+    }
+}

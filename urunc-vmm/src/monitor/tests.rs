@@ -1,0 +1,216 @@
+//! Plans that are refused or given with a warning. What plans look like is in `tests/golden.rs`.
+
+use super::*;
+use crate::{
+    Boot, CommandLine, Kernel, Kvm, KvmAccess, Memory, PowerButton, Shutdown, TapHandover, Warning,
+    kernel::{
+        Elf, ElfClass, ElfKind, Format, Load, Pvh,
+        solo5::{Abi, Device, DeviceKind, Solo5},
+    },
+};
+
+fn elf() -> Elf {
+    Elf {
+        class: ElfClass::Bits64,
+        kind: ElfKind::Fixed,
+        entry: 0x10_0000,
+        loads: vec![Load { address: 0x10_0000, size: 0x2000 }],
+        interpreter: false,
+        pvh: Some(Pvh { entry: 0x10_0000, in_last_segment: true }),
+        multiboot: false,
+        solo5: None,
+    }
+}
+
+fn image(elf: Elf) -> KernelImage {
+    KernelImage { arch: Arch::X86_64, format: Format::Elf(elf) }
+}
+
+fn solo5_image(target: u32, devices: &[(&str, DeviceKind)]) -> KernelImage {
+    let devices = devices.iter().map(|&(name, kind)| Device { name: name.to_owned(), kind }).collect();
+    image(Elf { solo5: Some(Solo5 { abi: Abi { target, version: 2 }, devices }), ..elf() })
+}
+
+fn machine(image: KernelImage) -> Machine {
+    Machine::new(Kernel { path: "/kernel".into(), image }, Memory::mib(64))
+}
+
+fn host() -> Host {
+    Host { arch: Arch::X86_64, kvm: KvmAccess::Native, program: "/bin/monitor".into(), data_dir: None }
+}
+
+/// A machine that the monitor can run.
+fn fitting(monitor: Monitor) -> Machine {
+    machine(match monitor {
+        Monitor::Solo5Spt => solo5_image(2, &[]),
+        _ => solo5_image(1, &[]),
+    })
+}
+
+const DONE: [Monitor; 3] = [Monitor::Solo5Hvt, Monitor::Solo5Spt, Monitor::Qemu];
+
+#[test]
+fn a_solo5_kernel_runs_only_on_its_own_tender_and_the_message_says_which() {
+    for (monitor, image, message) in [
+        (
+            Monitor::Solo5Spt,
+            solo5_image(1, &[]),
+            "the kernel is a Solo5 binary for hvt (ABI target 1, version 2); spt needs ABI target 2 version 2",
+        ),
+        (
+            Monitor::Solo5Hvt,
+            solo5_image(2, &[]),
+            "the kernel is a Solo5 binary for spt (ABI target 2, version 2); hvt needs ABI target 1 version 2",
+        ),
+        (
+            Monitor::Solo5Hvt,
+            image(elf()),
+            "the kernel is no Solo5 binary: hvt needs one with ABI target 1 version 2",
+        ),
+        (
+            Monitor::Qemu,
+            image(Elf { pvh: None, ..elf() }),
+            "the kernel has no PVH entry (a note of owner Xen, type 18); qemu does not boot it",
+        ),
+        (
+            Monitor::Qemu,
+            KernelImage { arch: Arch::Aarch64, format: Format::Arm64Image },
+            "the kernel is for aarch64, but this host is x86_64",
+        ),
+    ] {
+        assert_eq!(monitor.accepts(&image, Arch::X86_64).unwrap_err().to_string(), message);
+    }
+}
+
+/// Weaknesses 2, 3 and 33 of the monitors reference.
+#[test]
+fn memory_out_of_bounds_is_refused_with_the_bounds_and_the_value() {
+    for monitor in DONE {
+        for asked in [Memory::bytes(1), Memory::bytes(1 << 50)] {
+            let machine = Machine { memory: asked, ..fitting(monitor) };
+            let message = monitor.plan(&machine, &host()).unwrap_err().to_string();
+            let bounds = monitor.capabilities(Arch::X86_64).memory;
+            for part in
+                [asked.to_string(), bounds.min.to_string(), bounds.max.to_string(), monitor.to_string()]
+            {
+                assert!(message.contains(&part), "{message:?} lacks {part:?}");
+            }
+        }
+    }
+    let machine = Machine { memory: Memory::mib(4097), ..fitting(Monitor::Solo5Hvt) };
+    assert!(matches!(Monitor::Solo5Hvt.plan(&machine, &host()), Err(PlanError::Memory(_))));
+}
+
+#[test]
+fn memory_that_is_rounded_gives_a_warning() {
+    let asked = Memory::bytes((65 << 20) + 1);
+    let machine = Machine { memory: asked, ..fitting(Monitor::Solo5Hvt) };
+    let launch = Monitor::Solo5Hvt.plan(&machine, &host()).unwrap();
+    assert_eq!(launch.args[0], "--mem=64");
+    assert_eq!(launch.warnings, [Warning::MemoryRounded { asked, given: Memory::mib(64) }]);
+}
+
+#[test]
+fn a_kernel_that_does_not_fit_in_the_memory_is_refused() {
+    let big = Elf { loads: vec![Load { address: 0x10_0000, size: 64 << 20 }], ..elf() };
+    let error = Monitor::Qemu.plan(&machine(image(big)), &host()).unwrap_err();
+    assert_eq!(error, PlanError::KernelTooLarge { end: 65 << 20, memory: Memory::mib(64) });
+}
+
+#[test]
+fn qemu_uses_kvm_emulates_with_a_warning_or_fails_as_configured() {
+    let reason = "there is no /dev/kvm".to_owned();
+    let without = Host { kvm: KvmAccess::Unusable { reason: reason.clone() }, ..host() };
+    let emulated = vec![Warning::Emulated { reason: reason.clone() }];
+    for (kvm, host, accel, warnings) in [
+        (Kvm::Auto, host(), "kvm", vec![]),
+        (Kvm::Required, host(), "kvm", vec![]),
+        (Kvm::Off, host(), "tcg,tb-size=64", vec![]),
+        (Kvm::Auto, without.clone(), "tcg,tb-size=64", emulated),
+        (Kvm::Off, without.clone(), "tcg,tb-size=64", vec![]),
+    ] {
+        let machine = Machine { kvm, ..fitting(Monitor::Qemu) };
+        let launch = Monitor::Qemu.plan(&machine, &host).unwrap();
+        assert!(launch.args.windows(2).any(|pair| pair == ["-accel", accel]), "{:?}", launch.args);
+        assert_eq!(launch.warnings, warnings);
+        let has_node = Monitor::Qemu.device_nodes(&machine, &host).unwrap().contains(&DeviceNode::Kvm);
+        assert_eq!(has_node, accel == "kvm");
+    }
+    let machine = Machine { kvm: Kvm::Required, ..fitting(Monitor::Qemu) };
+    assert_eq!(
+        Monitor::Qemu.plan(&machine, &without).unwrap_err().to_string(),
+        "qemu cannot use KVM, which the configuration requires: there is no /dev/kvm"
+    );
+    assert_eq!(
+        Monitor::Solo5Hvt.plan(&fitting(Monitor::Solo5Hvt), &without).unwrap_err().to_string(),
+        "hvt cannot use KVM, which it cannot do without: there is no /dev/kvm"
+    );
+    Monitor::Solo5Spt.plan(&fitting(Monitor::Solo5Spt), &without).unwrap();
+}
+
+/// Weakness 18 of the monitors reference: QEMU aborts where the MSR cannot be set.
+#[test]
+fn a_nested_kvm_is_not_asked_for_what_it_cannot_do() {
+    let nested = Host { kvm: KvmAccess::Nested, ..host() };
+    for (host, cpu) in [(host(), "host"), (nested, "host,arch-capabilities=off")] {
+        let launch = Monitor::Qemu.plan(&fitting(Monitor::Qemu), &host).unwrap();
+        assert!(launch.args.windows(2).any(|pair| pair == ["-cpu", cpu]), "{:?}", launch.args);
+    }
+}
+
+/// Weakness 23 of the monitors reference: spt ignores SIGTERM as the first process of its namespace.
+#[test]
+fn a_monitor_is_asked_to_end_in_a_way_that_it_heeds() {
+    let mut machine = fitting(Monitor::Qemu);
+    let plan = |machine: &Machine| Monitor::Qemu.plan(machine, &host()).unwrap().shutdown;
+    assert_eq!(plan(&machine), Shutdown::Control);
+    machine.boot.platform.power_button = PowerButton::Ignored;
+    assert_eq!(plan(&machine), Shutdown::Terminate);
+    let hvt = Monitor::Solo5Hvt.plan(&fitting(Monitor::Solo5Hvt), &host()).unwrap();
+    assert_eq!(hvt.shutdown, Shutdown::Terminate);
+    let spt = Monitor::Solo5Spt.plan(&fitting(Monitor::Solo5Spt), &host()).unwrap();
+    assert_eq!(spt.shutdown, Shutdown::Kill);
+}
+
+#[test]
+fn a_command_line_longer_than_the_monitor_takes_is_refused() {
+    for monitor in DONE {
+        let max = monitor.capabilities(Arch::X86_64).max_command_line;
+        for (size, fits) in [(max, true), (max + 1, false)] {
+            let command_line = CommandLine::new("x".repeat(size)).unwrap();
+            let machine = Machine { boot: Boot { command_line, ..Boot::default() }, ..fitting(monitor) };
+            assert_eq!(monitor.plan(&machine, &host()).is_ok(), fits, "{monitor} {size}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_and_its_launch_survive_being_stored() {
+    for monitor in DONE {
+        let machine = fitting(monitor);
+        let text = serde_json::to_string(&machine).unwrap();
+        assert_eq!(serde_json::from_str::<Machine>(&text).unwrap(), machine);
+        let launch = monitor.plan(&machine, &host()).unwrap();
+        let text = serde_json::to_string(&launch).unwrap();
+        assert_eq!(serde_json::from_str::<Launch>(&text).unwrap(), launch);
+    }
+}
+
+#[test]
+fn tap_devices_are_handed_over_by_descriptor_where_a_monitor_takes_one() {
+    let by_descriptor: Vec<_> = Monitor::ALL
+        .into_iter()
+        .filter(|monitor| monitor.capabilities(Arch::X86_64).tap == TapHandover::Descriptor)
+        .collect();
+    assert_eq!(by_descriptor, [Monitor::Qemu, Monitor::CloudHypervisor]);
+}
+
+#[test]
+fn a_monitor_is_known_by_its_name() {
+    for monitor in Monitor::ALL {
+        assert_eq!(monitor.name().parse(), Ok(monitor));
+        assert_eq!(serde_json::to_value(monitor).unwrap(), monitor.name());
+    }
+    assert!(matches!("QEMU".parse::<Monitor>(), Err(UnknownMonitor::Unknown(_))));
+    assert!(matches!("hyperlight".parse::<Monitor>(), Err(UnknownMonitor::Unsupported { .. })));
+}
