@@ -12,7 +12,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use boot::{
-    Board, Boot, CommandLine, ConfigPlace, ExitPort, GuestConfig, Platform, PowerButton, VirtioPci,
+    Board, Boot, CommandLine, CommandLineError, ConfigPlace, ExitPort, GuestConfig, Platform, PowerButton,
+    VirtioPci,
 };
 pub use error::{Character, EncodeError, Item};
 pub use workload::{AddressError, InterfaceAddress, Network, Root, Volume, Workload};
