@@ -39,10 +39,13 @@
 #![deny(unsafe_code)]
 
 mod atomic;
+mod create;
 mod deadline;
 mod document;
 mod error;
+mod files;
 mod id;
+mod identity;
 mod lock;
 mod observe;
 mod oci_state;
@@ -53,6 +56,7 @@ mod pid_file;
 mod process;
 mod procfs;
 mod record;
+mod remove;
 mod schema;
 mod signal;
 mod status;
@@ -68,6 +72,7 @@ pub use deadline::Deadline;
 pub use document::DocumentError;
 pub use error::StoreError;
 pub use id::{ContainerId, InvalidId};
+pub use identity::{ExeIdentity, ProcessIdentity};
 pub use lock::{Lock, Locked};
 pub use observe::{Freezer, Liveness, Observed, observe, status};
 pub use oci_state::OciState;
@@ -75,7 +80,7 @@ pub use origin::Origin;
 pub use path::{AbsolutePath, InvalidPath};
 pub use pid::{InvalidPid, Pid};
 pub use pid_file::{PidFile, PidFileError};
-pub use process::{Delivery, ExeIdentity, Process, ProcessError, ProcessIdentity, Waited};
+pub use process::{Delivery, Process, ProcessError, Waited};
 pub use record::{Details, Record, Resource};
 pub use schema::SchemaError;
 pub use signal::{Signal, UnknownSignal};

@@ -11,11 +11,9 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::atomic::{self, Access};
+use crate::files::STATE;
 use crate::unique::{Purpose, UniqueName};
 use crate::{ContainerId, Deadline, Record, StoreError, WriteError};
-
-/// The name of the record in a container's directory.
-pub(crate) const STATE: &str = "state.json";
 
 /// A container that is held, whatever state its record is in. Enough to remove it.
 #[derive(Debug)]
@@ -71,21 +69,20 @@ impl Locked {
     /// [`WriteError::Unsynced`]: then it is the new one. [`StoreError::OtherContainer`] when the record is
     /// another container's.
     pub fn save(&mut self, mut record: Record) -> Result<(), StoreError> {
-        let id = self.id().clone();
-        if *record.id() != id {
-            return Err(StoreError::OtherContainer { id, record: record.id().clone() });
+        let id = || self.lock.id.clone();
+        if record.id() != self.id() {
+            return Err(StoreError::OtherContainer { id: id(), record: record.id().clone() });
         }
-        let json = match record.to_json() {
-            Ok(json) => json,
-            Err(source) => return Err(StoreError::Document { id, file: STATE, source }),
-        };
+        let json =
+            record.to_json().map_err(|source| StoreError::Document { id: id(), file: STATE, source })?;
         let written = UniqueName::new(Purpose::File)
             .map_err(|errno| WriteError::Create { name: STATE.to_owned(), source: errno.into() })
-            .and_then(|temporary| atomic::replace(self.dir(), STATE, &temporary, Access::Private, &json));
-        if matches!(written, Ok(()) | Err(WriteError::Unsynced { .. })) {
+            .and_then(|temporary| atomic::replace(self.dir(), STATE, &temporary, Access::Private, &json))
+            .map_err(|source| StoreError::Write { id: id(), source });
+        if matches!(written, Ok(()) | Err(StoreError::Write { source: WriteError::Unsynced { .. }, .. })) {
             self.record = record;
         }
-        written.map_err(|source| StoreError::Write { id, source })
+        written
     }
 
     /// Changes a copy of the record and [saves](Self::save) it.

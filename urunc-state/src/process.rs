@@ -9,35 +9,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
-use serde::{Deserialize, Serialize};
 
-use crate::{Deadline, Pid, Signal, procfs, sys};
-
-/// What tells one process from every other that had or will have its number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ProcessIdentity {
-    /// Its number in the recorder's pid namespace.
-    pub pid: Pid,
-    /// When it started, in clock ticks since boot.
-    pub start_time: u64,
-    /// The boot that `start_time` counts from.
-    pub boot_id: String,
-    /// The recorder's pid namespace (inode), in which `pid` means something.
-    pub pid_namespace: u64,
-}
-
-/// A program file: what `/proc/PID/exe` leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ExeIdentity {
-    /// Device of its file system.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-}
+use crate::identity::{boot_id, current_pid_namespace, start_time};
+use crate::{Deadline, ExeIdentity, Pid, ProcessIdentity, Signal, procfs, sys};
 
 /// What became of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +142,7 @@ impl Process {
     /// # Errors
     /// [`ProcessError::Poll`] when the kernel cannot tell.
     pub fn is_alive(&self) -> Result<bool, ProcessError> {
-        Ok(self.wait(Deadline::after(std::time::Duration::ZERO))? == Waited::TimedOut)
+        Ok(self.wait(Deadline::after(Duration::ZERO))? == Waited::TimedOut)
     }
 
     /// Waits until it is dead, at most until `deadline`. Whose child it is does not matter, and its exit status
@@ -229,40 +208,6 @@ fn open_pidfd(pid: Pid) -> Result<Option<OwnedFd>, ProcessError> {
         Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(errno) => Err(ProcessError::Open { pid, source: errno.into() }),
     }
-}
-
-/// Start time of whoever has the number; `None` when nobody has.
-fn start_time(pid: Pid) -> Result<Option<u64>, ProcessError> {
-    let path = format!("/proc/{pid}/stat");
-    match procfs::read_small(&path) {
-        Ok(stat) => match procfs::start_time(&stat) {
-            Some(ticks) => Ok(Some(ticks)),
-            None => Err(ProcessError::Parse { path: path.into() }),
-        },
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::SRCH)) => Ok(None),
-        Err(source) => Err(ProcessError::Read { path: path.into(), source }),
-    }
-}
-
-/// Random, new at each boot (random(4)).
-fn boot_id() -> Result<String, ProcessError> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let contents =
-        procfs::read_small(path).map_err(|source| ProcessError::Read { path: path.into(), source })?;
-    let text = String::from_utf8(contents).map_err(|_| ProcessError::Parse { path: path.into() })?;
-    Ok(text.trim_end().to_owned())
-}
-
-/// Inode of our pid namespace, provided that `/proc` shows the same one. It need not: in a fresh pid namespace
-/// with the old `/proc` still mounted, `/proc/PID` is about other processes.
-fn current_pid_namespace() -> Result<u64, ProcessError> {
-    let read = |path: &str, errno: Errno| ProcessError::Read { path: path.into(), source: errno.into() };
-    let link = rustix::fs::readlink("/proc/self", vec![]).map_err(|errno| read("/proc/self", errno))?;
-    if link.to_bytes() != rustix::process::getpid().as_raw_nonzero().to_string().as_bytes() {
-        return Err(ProcessError::ForeignProc);
-    }
-    let path = "/proc/self/ns/pid";
-    Ok(rustix::fs::stat(path).map_err(|errno| read(path, errno))?.st_ino)
 }
 
 /// Why a process cannot be identified or reached. That it is gone is never an error.

@@ -68,7 +68,7 @@ impl Store {
     fn sweep_files(&self, id: &ContainerId, swept: &mut Swept) {
         let path = self.path().join(id.as_str());
         // Not ours, or gone: none of our business.
-        let Ok(directory) = self.container(id) else { return };
+        let Ok(directory) = self.directory(id) else { return };
         let listed = match try_lock(directory.as_fd()) {
             Ok(Attempt::Held) => return,
             Ok(Attempt::Obtained) => tree::entries(directory.as_fd()),
