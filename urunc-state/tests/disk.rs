@@ -145,13 +145,13 @@ fn a_link_in_place_of_the_record_is_replaced_not_followed() {
     let (origin, record) = container("a");
     let mut locked = scratch.store.create(&origin, record).unwrap();
     let [state, victim] = ["a/state.json", "victim"].map(|name| scratch.directory.path().join(name));
-    fs::write(&victim, "precious").unwrap();
-    fs::remove_file(&state).unwrap();
+    fs::rename(&state, &victim).unwrap();
+    let precious = fs::read(&victim).unwrap();
     symlink(&victim, &state).unwrap();
     assert!(scratch.store.read(&id("a")).is_err());
     locked.update(|record| record.owner = "new".into()).unwrap();
     assert_eq!(scratch.store.read(&id("a")).unwrap().owner, "new");
-    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+    assert_eq!(fs::read(victim).unwrap(), precious);
 }
 
 // --- the pid file --------------------------------------------------------------------------------------------
@@ -201,6 +201,28 @@ fn leftovers_of_a_pid_file_are_removed_by_their_recorded_name() {
     // The bundle may be gone by then.
     drop(directory);
     recorded.remove_leftover().unwrap();
+}
+
+#[test]
+fn what_was_planted_at_the_temporary_name_is_neither_followed_nor_written() {
+    // B19 once more: truncating an existing temporary file writes through whatever somebody put there.
+    let directory = tempfile::tempdir().unwrap();
+    let [target, victim] = ["pid", "victim"].map(|name| directory.path().join(name));
+    fs::write(&victim, "precious").unwrap();
+    let file = PidFile::new(path(&target)).unwrap();
+    let temporary = serde_json::to_value(&file).unwrap()["temporary"].as_str().unwrap().to_owned();
+    for plant in
+        [|from: &Path, to: &Path| symlink(from, to), |from: &Path, to: &Path| fs::hard_link(from, to)]
+    {
+        let planted = directory.path().join(&temporary);
+        plant(&victim, &planted).unwrap();
+        let error = file.write(pid(42)).unwrap_err();
+        assert!(matches!(error, PidFileError::Write { source: WriteError::Create { .. }, .. }), "{error:?}");
+        assert_eq!(errno(&error), Some(Errno::EXIST));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(planted.exists() && !target.exists(), "neither taken for ours nor put in place");
+        fs::remove_file(planted).unwrap();
+    }
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn a_descriptor_that_is_no_pidfd_is_an_error() {
 fn a_name_full_of_parentheses_forges_no_start_time() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join(") S 1 (9 9 9) Z");
-    fs::copy("/bin/sleep", &program).unwrap();
+    std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
     let child = Sleeper(Command::new(&program).arg("60").spawn().unwrap());
     let name = format!("/proc/{}/comm", child.pid());
     wait_until("the program is executed", || fs::read_to_string(&name).unwrap().starts_with(") S 1"));

@@ -1,19 +1,16 @@
-//! The store on a real file system: what exists, who may change it, and what disappears.
+//! The store on a real file system: what exists, whose it is, and what can be read.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
-use support::{container, id, in_mount_namespace, is_root, lacks, now, scratch, soon, tree, wait_until};
-use urunc_state::{AbsolutePath, ContainerId, Deadline, Event, Lock, Store, StoreError};
+use support::{container, id, now, scratch, soon, tree};
+use urunc_state::{AbsolutePath, ContainerId, Event, Lock, Store, StoreError};
 
 #[test]
 fn a_container_is_created_read_changed_and_removed() {
@@ -197,148 +194,6 @@ fn errors_that_containerd_reads_have_its_words() {
     assert_eq!(error.to_string(), "container a does not exist");
 }
 
-// --- holding ---------------------------------------------------------------------------------------------
-
-#[test]
-fn a_held_container_is_busy_until_the_deadline_and_no_longer() {
-    let scratch = scratch();
-    let (origin, record) = container("a");
-    let held = scratch.store.create(&origin, record).unwrap();
-    let start = Instant::now();
-    let wait = Duration::from_millis(50);
-    let error = scratch.store.lock(&id("a"), Deadline::after(wait)).unwrap_err();
-    assert!(matches!(error, StoreError::Busy { .. }));
-    assert!(start.elapsed() >= wait);
-    // Reading needs no lock.
-    assert!(scratch.store.read(&id("a")).is_ok() && scratch.store.origin(&id("a")).is_ok());
-    drop(held);
-    assert!(scratch.store.lock(&id("a"), now()).is_ok());
-}
-
-#[test]
-fn no_update_is_lost_between_concurrent_holders() {
-    let scratch = scratch();
-    let (origin, record) = container("a");
-    drop(scratch.store.create(&origin, record).unwrap());
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..25 {
-                    let mut locked = scratch.store.lock(&id("a"), soon()).unwrap();
-                    let count = locked.record().annotations.get("n").map_or(0, |n| n.parse::<u32>().unwrap());
-                    locked
-                        .update(|record| {
-                            record.annotations.insert("n".into(), (count + 1).to_string());
-                        })
-                        .unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(scratch.store.read(&id("a")).unwrap().annotations["n"], "100");
-    assert_eq!(tree(scratch.directory.path()), ["a", "a/origin.json", "a/state.json"]);
-}
-
-/// How many descriptors of this process are open on `path` (deleted or not).
-fn descriptors_on(path: &Path) -> usize {
-    let links =
-        fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
-    links.filter(|link| link == path).count()
-}
-
-#[test]
-fn deleting_and_recreating_cannot_fool_a_waiter() {
-    let scratch = scratch();
-    let directory = scratch.directory.path().join("a");
-    let (origin, mut record) = container("a");
-    record.owner = "first".into();
-    let first = scratch.store.create(&origin, record.clone()).unwrap();
-    thread::scope(|scope| {
-        let waiter = scope.spawn(|| scratch.store.lock(&id("a"), soon()).unwrap());
-        wait_until("the waiter has opened the old directory", || descriptors_on(&directory) == 2);
-        // What a removal does, and before the waiter looks again another container has the id.
-        fs::rename(&directory, directory.with_file_name(".urunc@remove-0123456789abcdef")).unwrap();
-        record.owner = "second".into();
-        let second = scratch.store.create(&origin, record).unwrap();
-        drop(first);
-        wait_until("the waiter waits for the new one", || descriptors_on(&directory) == 2);
-        assert!(!waiter.is_finished());
-        drop(second);
-        let got = waiter.join().unwrap();
-        assert_eq!(got.record().owner, "second");
-        let held = rustix::fs::fstat(got.dir()).unwrap();
-        assert_eq!(held.st_ino, fs::metadata(&directory).unwrap().ino());
-    });
-}
-
-#[test]
-fn a_waiter_learns_that_the_container_was_deleted() {
-    let scratch = scratch();
-    let directory = scratch.directory.path().join("a");
-    let (origin, record) = container("a");
-    let held = scratch.store.create(&origin, record).unwrap();
-    thread::scope(|scope| {
-        let waiter = scope.spawn(|| scratch.store.lock(&id("a"), soon()));
-        wait_until("the waiter has opened the directory", || descriptors_on(&directory) == 2);
-        scratch.store.remove(held).unwrap();
-        assert!(matches!(waiter.join().unwrap(), Err(StoreError::NotFound { .. })));
-    });
-}
-
-#[test]
-fn concurrent_creators_and_removers_never_see_half_a_container() {
-    let scratch = scratch();
-    let (origin, record) = container("a");
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    for _ in 0..200 {
-                        match scratch.store.create(&origin, record.clone()) {
-                            Ok(locked) => drop(locked),
-                            Err(StoreError::AlreadyExists { .. }) => {}
-                            Err(error) => panic!("{error:?}"),
-                        }
-                        match scratch.store.lock(&id("a"), soon()) {
-                            Ok(locked) => scratch.store.remove(locked).unwrap(),
-                            Err(StoreError::NotFound { .. }) => {}
-                            Err(error) => panic!("{error:?}"),
-                        }
-                    }
-                })
-            })
-            .collect();
-        while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
-            match scratch.store.read(&id("a")) {
-                Ok(_) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => panic!("{error:?}"),
-            }
-            // A sweep in the middle of it all disturbs nobody, though it may take a directory that its maker
-            // has not locked yet.
-            let swept = scratch.store.sweep().unwrap();
-            assert!(swept.failed.is_empty(), "{swept:?}");
-        }
-    });
-    assert_eq!(tree(scratch.directory.path()), [""; 0]);
-}
-
-#[test]
-fn the_lock_does_not_survive_execve() {
-    let scratch = scratch();
-    let (origin, record) = container("a");
-    let held = scratch.store.create(&origin, record).unwrap();
-    let flags = rustix::io::fcntl_getfd(held.dir()).unwrap();
-    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    drop(held);
-    // Not at once: `spawn` returns a moment before the kernel has closed the child's descriptors.
-    assert!(scratch.store.lock(&id("a"), soon()).is_ok());
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-// --- unusable records --------------------------------------------------------------------------------------
-
 #[test]
 fn a_container_whose_record_is_unusable_can_still_be_removed() {
     // F1: with a torn state.json every later start, kill and delete failed.
@@ -385,120 +240,6 @@ fn a_record_of_a_newer_schema_is_refused_with_its_number() {
     assert!(cause.starts_with("schema version 2 is not known, only 1 is"), "{cause}");
 }
 
-// --- removing ----------------------------------------------------------------------------------------------
-
-#[test]
-fn removing_follows_no_links_and_takes_everything() {
-    let scratch = scratch();
-    let outside = tempfile::tempdir().unwrap();
-    fs::write(outside.path().join("precious"), "").unwrap();
-    let (origin, record) = container("a");
-    let locked = scratch.store.create(&origin, record).unwrap();
-    let directory = scratch.directory.path().join("a");
-    fs::create_dir_all(directory.join("deep/er/still")).unwrap();
-    fs::write(directory.join("deep/er/file"), "").unwrap();
-    symlink(outside.path(), directory.join("link")).unwrap();
-    symlink(outside.path(), directory.join("deep/link")).unwrap();
-    symlink("/nowhere", directory.join("dangling")).unwrap();
-    let _listener = std::os::unix::net::UnixListener::bind(directory.join("init.sock")).unwrap();
-    scratch.store.remove(locked).unwrap();
-    assert_eq!(tree(scratch.directory.path()), [""; 0]);
-    assert_eq!(tree(outside.path()), ["precious"]);
-}
-
-#[test]
-fn removing_crosses_no_mount_and_says_what_is_left() {
-    // B12: a recursive delete went through bind mounts that had survived.
-    if lacks("root", is_root()) {
-        return;
-    }
-    in_mount_namespace(|| {
-        let scratch = scratch();
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("precious"), "").unwrap();
-        let (origin, record) = container("a");
-        let locked = scratch.store.create(&origin, record).unwrap();
-        let inside = scratch.directory.path().join("a/mounted");
-        fs::create_dir(&inside).unwrap();
-        rustix::mount::mount_bind(outside.path(), &inside).unwrap();
-
-        let error = scratch.store.remove(locked).unwrap_err();
-        let StoreError::Remove { path, .. } = &error else { panic!("{error:?}") };
-        assert!(path.ends_with("mounted"), "{path:?}");
-        assert_eq!(tree(outside.path()), ["precious"]);
-        // Out of sight all the same, and the next sweep finishes it once the mount is gone.
-        assert!(matches!(scratch.store.read(&id("a")), Err(StoreError::NotFound { .. })));
-        assert_eq!(scratch.store.sweep().unwrap().failed.len(), 1);
-        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).unwrap();
-        let swept = scratch.store.sweep().unwrap();
-        assert_eq!((swept.removed.len(), swept.failed.len()), (1, 0));
-        assert_eq!(tree(scratch.directory.path()), [""; 0]);
-    });
-}
-
-#[test]
-fn a_lock_of_one_store_removes_nothing_from_another() {
-    let [one, other] = [scratch(), scratch()];
-    let (origin, record) = container("a");
-    let locked = one.store.create(&origin, record.clone()).unwrap();
-    drop(other.store.create(&origin, record).unwrap());
-    assert!(matches!(other.store.remove(locked), Err(StoreError::NotFound { .. })));
-    assert!(one.store.read(&id("a")).is_ok() && other.store.read(&id("a")).is_ok());
-}
-
-// --- sweeping ----------------------------------------------------------------------------------------------
-
-#[test]
-fn a_sweep_takes_leftovers_and_only_those() {
-    let scratch = scratch();
-    let root = scratch.directory.path();
-    for name in ["a", "held"] {
-        let (origin, record) = container(name);
-        drop(scratch.store.create(&origin, record).unwrap());
-    }
-    let leftovers = [".urunc@create-0123456789abcdef", ".urunc@remove-0123456789abcdef"];
-    for name in leftovers {
-        fs::create_dir(root.join(name)).unwrap();
-        fs::write(root.join(name).join("state.json"), "").unwrap();
-    }
-    fs::write(root.join("a/.urunc@file-0123456789abcdef"), "").unwrap();
-    // None of these is a leftover: in use, not a name of ours, or not in a place of ours.
-    let used = root.join(".urunc@create-fedcba9876543210");
-    fs::create_dir(&used).unwrap();
-    let used = fs::File::open(used).unwrap();
-    flock(used.as_fd(), FlockOperation::LockExclusive).unwrap();
-    fs::write(root.join("held/.urunc@file-0123456789abcdef"), "").unwrap();
-    let held = scratch.store.lock(&id("held"), now()).unwrap();
-    fs::write(root.join("a/.urunc@file-short"), "").unwrap();
-    fs::create_dir(root.join("foreign")).unwrap();
-    fs::write(root.join("foreign/.urunc@file-0123456789abcdef"), "").unwrap();
-
-    let mut swept = scratch.store.sweep().unwrap();
-    swept.removed.sort();
-    let expected = [leftovers[0], leftovers[1], "a/.urunc@file-0123456789abcdef"].map(|name| root.join(name));
-    assert_eq!(swept.removed, expected);
-    assert!(swept.failed.is_empty());
-    drop((used, held));
-    let swept = scratch.store.sweep().unwrap();
-    assert_eq!(swept.removed.len(), 2);
-    assert_eq!(
-        tree(root),
-        [
-            "a",
-            "a/.urunc@file-short",
-            "a/origin.json",
-            "a/state.json",
-            "foreign",
-            "foreign/.urunc@file-0123456789abcdef",
-            "held",
-            "held/origin.json",
-            "held/state.json"
-        ]
-    );
-}
-
-// --- the file as others read it -----------------------------------------------------------------------------
-
 #[test]
 fn the_file_is_an_oci_state_and_unknown_fields_outlive_an_update() {
     let scratch = scratch();
@@ -526,4 +267,23 @@ fn the_file_is_an_oci_state_and_unknown_fields_outlive_an_update() {
     let after = load();
     assert_eq!((&after["future"], &after["urunc"]["future"]), (&json["future"], &json["urunc"]["future"]));
     assert_eq!(after["status"], "created");
+}
+
+#[test]
+fn sockets_fit_however_long_the_path_of_the_container_is() {
+    // B22: socket paths have at most 107 bytes, and a long containerd namespace made them longer.
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let scratch = scratch();
+    let store = Store::open(&scratch.directory.path().join("namespace".repeat(20))).unwrap();
+    let name = "0123456789abcdef".repeat(15);
+    let (origin, record) = container(&name);
+    let locked = store.create(&origin, record).unwrap();
+    let _listener =
+        UnixListener::bind(format!("/proc/self/fd/{}/init.sock", locked.dir().as_raw_fd())).unwrap();
+    // Another command reaches it, without the lock.
+    let directory = store.directory(&id(&name)).unwrap();
+    UnixStream::connect(format!("/proc/self/fd/{}/init.sock", directory.as_raw_fd())).unwrap();
+    store.remove(locked).unwrap();
+    assert_eq!(tree(store.path()), [""; 0]);
 }

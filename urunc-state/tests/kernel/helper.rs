@@ -55,7 +55,11 @@ fn operate(name: &str, store: &Store) -> Result<(), StoreError> {
         "update" => {
             let mut locked = store.lock(&id("a"), soon())?;
             mark();
-            locked.update(|record| record.owner = "new".into())
+            let result = locked.update(|record| record.owner = "new".into());
+            mark();
+            // What is held in memory is what is on disk, after an error too.
+            assert_eq!(locked.record(), &store.read(&id("a"))?);
+            result
         }
         "remove" => {
             let locked = store.lock(&id("a"), soon())?;

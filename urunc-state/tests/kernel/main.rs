@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         ),
         ("killed_at_any_system_call_all_or_nothing_is_seen", faults::killed_at_any_system_call),
         ("failed_at_any_system_call_the_error_tells_the_truth", faults::failed_at_any_system_call),
-        ("a_record_is_written_with_two_syncs_and_few_calls", faults::a_record_is_written_with_two_syncs),
+        ("no_sync_is_missing_and_none_is_made_twice", faults::no_sync_is_missing_and_none_is_made_twice),
         ("the_costs_of_each_operation_stay_small", faults::the_costs_of_each_operation),
         ("a_number_used_again_is_never_taken_for_ours", reuse::a_number_used_again),
     ];

@@ -29,12 +29,6 @@ pub(crate) struct Traced {
     pub(crate) code: Option<u8>,
 }
 
-impl Traced {
-    pub(crate) fn count(&self, call: i64) -> usize {
-        self.calls.iter().filter(|&&made| made == call).count()
-    }
-}
-
 /// Calls that are not the operation's: for memory, and what the standard library's debug build checks on close.
 pub(crate) fn is_noise(call: i64) -> bool {
     [libc::SYS_brk, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise, libc::SYS_fcntl]
