@@ -75,7 +75,8 @@ pub(crate) fn lacks(what: &str, present: bool) -> bool {
     let required = std::env::var("URUNC_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|word| word == what), "needs {what}, which URUNC_REQUIRE demands");
     // Past the test harness, which keeps the output of tests that pass to itself.
-    writeln!(std::io::stderr(), "skipped: needs {what}").unwrap();
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "skipped: needs {what}").unwrap();
     true
 }
 
