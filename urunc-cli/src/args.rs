@@ -1,0 +1,257 @@
+//! The command line, in runc's shape: what containerd's shim, conmon, CRI-O and Docker send is understood.
+//!
+//! Only grammar lives here. Flags that callers send and that mean nothing to a unikernel are accepted and
+//! marked "accepted for compatibility".
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// An OCI runtime for unikernels and microVMs.
+#[derive(Debug, Parser)]
+#[command(name = "urunc", version, propagate_version = true, max_term_width = 110)]
+pub struct Args {
+    /// Options that come before the command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that come before the command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GlobalArgs {
+    /// Directory that holds the containers' state [default: /run/urunc, or $XDG_RUNTIME_DIR/urunc without root]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// Append log records to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+
+    /// Shape of the log records
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// Log decisions and values, too
+    #[arg(long)]
+    pub debug: bool,
+
+    /// Have systemd manage the cgroups (accepted; see `urunc features`)
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+
+    /// Accepted for compatibility
+    #[arg(long, value_name = "MODE", hide = true)]
+    pub rootless: Option<String>,
+
+    /// Accepted for compatibility
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub criu: Option<PathBuf>,
+}
+
+/// Shape of the log records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object a line, as containerd reads it.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container: everything is set up and checked, the guest does not run yet
+    Create(CreateArgs),
+    /// Boot the guest of a created container
+    Start(IdArgs),
+    /// Print a container's state as OCI JSON
+    State(IdArgs),
+    /// Send a signal to a container's monitor (TERM asks the guest to shut down)
+    Kill(KillArgs),
+    /// Remove a stopped or created container and everything that it holds
+    Delete(DeleteArgs),
+    /// Create a container, start it, wait for its end and remove it
+    Run(RunArgs),
+    /// List containers
+    List(ListArgs),
+    /// Show the host processes of a container
+    Ps(PsArgs),
+    /// Print what this build can do as OCI features JSON
+    Features,
+}
+
+/// A command that takes just a container id.
+#[derive(Debug, clap::Args)]
+pub struct IdArgs {
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// What `create` and `run` share.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BundleArgs {
+    /// Directory of the OCI bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+
+    /// Unix socket that receives the master of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+
+    /// File to write the container's process id to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+
+    /// Accepted for compatibility: the monitor's root is a fresh tmpfs that is always pivoted into
+    #[arg(long, hide = true)]
+    pub no_pivot: bool,
+
+    /// Accepted for compatibility
+    #[arg(long, hide = true)]
+    pub no_new_keyring: bool,
+
+    /// Accepted for compatibility: a monitor inherits only the descriptors that its plan names
+    #[arg(long, value_name = "N", hide = true)]
+    pub preserve_fds: Option<u32>,
+}
+
+/// `urunc create`
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    /// Where the container comes from.
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// `urunc run`
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Where the container comes from.
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+
+    /// Return as soon as the guest boots instead of waiting for its end
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Keep the stopped container instead of removing it
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Accepted for compatibility
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
+
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// `urunc kill`
+#[derive(Debug, clap::Args)]
+pub struct KillArgs {
+    /// Accepted for compatibility: a container has one process, its monitor
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Signal, as a number or a name with or without SIG
+    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    pub signal: String,
+}
+
+/// `urunc delete`
+#[derive(Debug, clap::Args)]
+pub struct DeleteArgs {
+    /// Kill the container first if it runs, and succeed if it does not exist
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// Shape of a listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// Data for programs.
+    Json,
+}
+
+/// `urunc list`
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Shape of the list
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+
+    /// Print only the ids
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `urunc ps`
+#[derive(Debug, clap::Args)]
+pub struct PsArgs {
+    /// Shape of the list
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Accepted for compatibility (options of ps(1))
+    #[arg(value_name = "PS_OPTIONS", hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub ps_options: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    /// What the callers of runc really send (lab.md "Clients").
+    #[test]
+    fn command_lines_of_known_callers_are_understood() {
+        let lines = [
+            "urunc --root /run/containerd/runc/k8s.io --log /b/log.json --log-format json create --bundle /b --pid-file /b/init.pid ID",
+            "urunc --root /r --log /b/log.json --log-format json --systemd-cgroup create --bundle /b --pid-file /b/init.pid --console-socket /tmp/s ID",
+            "urunc --root /r start ID",
+            "urunc --root /r kill ID 15",
+            "urunc --root /r kill --all ID 9",
+            "urunc --root /r delete ID",
+            "urunc --root /r delete --force ID",
+            "urunc --systemd-cgroup create --bundle /b --pid-file /p ID",
+            "urunc kill ID 9",
+            "urunc --rootless=true state ID",
+            "urunc ps --format json ID",
+            "urunc run -d -b /b ID",
+        ];
+        for line in lines {
+            Args::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+}

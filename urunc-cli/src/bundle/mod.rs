@@ -1,0 +1,87 @@
+//! An OCI bundle: `config.json` and the image's root, read once and turned into plain data.
+//!
+//! `oci-spec` is used here and nowhere else. Nothing is changed on the host.
+
+pub mod annotations;
+mod namespaces;
+mod spec;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+pub use annotations::{GuestConfig, ImagePath};
+pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
+pub use spec::{ContainerSpec, SpecError, Terminal, User, WindowSize};
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The directory itself is not there.
+    #[error("cannot open the bundle {path}")]
+    Open {
+        /// The directory as given.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no `config.json`.
+    #[error("cannot read {path}; an OCI bundle is a directory with a config.json and a root file system")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// `config.json` is not an OCI runtime specification.
+    #[error("{path} is not a valid OCI runtime configuration")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The specification lacks something or asks for something that cannot be.
+    #[error("{path} cannot be used")]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: SpecError,
+    },
+}
+
+/// A bundle, read and checked.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The bundle's directory, absolute and without symbolic links, so that later commands find it from anywhere (B24).
+    pub path: PathBuf,
+    /// What its `config.json` says.
+    pub spec: ContainerSpec,
+}
+
+impl Bundle {
+    /// Reads the bundle in `directory`.
+    ///
+    /// # Errors
+    /// [`BundleError`]; each names the file.
+    pub fn load(directory: &Path) -> Result<Self, BundleError> {
+        let path = directory
+            .canonicalize()
+            .map_err(|source| BundleError::Open { path: directory.to_owned(), source })?;
+        let config = path.join("config.json");
+        let text =
+            std::fs::read(&config).map_err(|source| BundleError::Read { path: config.clone(), source })?;
+        let spec: Spec = serde_json::from_slice(&text)
+            .map_err(|source| BundleError::Parse { path: config.clone(), source })?;
+        let spec =
+            ContainerSpec::new(&spec, &path).map_err(|source| BundleError::Spec { path: config, source })?;
+        Ok(Self { path, spec })
+    }
+}

@@ -1,0 +1,214 @@
+//! The parts of an OCI runtime specification that concern a monitor, as plain data, checked for presence and range.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+
+use super::namespaces::{NamespaceError, Namespaces};
+
+/// What is wrong with a specification.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// A section is missing (B27).
+    #[error("it has no `{0}` section, which a unikernel needs")]
+    Missing(&'static str),
+    /// The root path is empty.
+    #[error("root.path is empty; give the directory of the image's root file system")]
+    EmptyRoot,
+    /// The namespaces cannot be used.
+    #[error(transparent)]
+    Namespaces(#[from] NamespaceError),
+    /// A memory limit is not a size.
+    #[error("linux.resources.memory.limit is {0}; use a number of bytes, or -1 for no limit")]
+    MemoryLimit(i64),
+    /// A text contains a NUL byte, which no process argument can carry.
+    #[error("{0} contains a NUL character")]
+    Nul(&'static str),
+    /// The host name is too long for the kernel (`uname(2)`).
+    #[error("hostname is {0} bytes long; the kernel accepts 64")]
+    HostName(usize),
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// Whether the container's streams are a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Streams are inherited.
+    No,
+    /// Streams are a pseudo-terminal of this size, if one is given.
+    Yes(Option<WindowSize>),
+}
+
+/// Who the monitor runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups; exactly these, none of the caller's (E2).
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: Option<u32>,
+}
+
+/// What a specification says that concerns a monitor.
+#[derive(Clone, Debug)]
+pub struct ContainerSpec {
+    /// `ociVersion`
+    pub version: String,
+    /// `root.path`, absolute.
+    pub rootfs: PathBuf,
+    /// `process.args`: the guest's arguments.
+    pub args: Vec<String>,
+    /// `process.env`: the guest's environment.
+    pub env: Vec<String>,
+    /// `process.cwd`: the guest's working directory.
+    pub cwd: PathBuf,
+    /// `process.user`
+    pub user: User,
+    /// `process.terminal`
+    pub terminal: Terminal,
+    /// `hostname`
+    pub hostname: Option<String>,
+    /// `linux.namespaces`
+    pub namespaces: Namespaces,
+    /// `linux.resources.memory.limit` in bytes, if there is one.
+    pub memory_limit: Option<u64>,
+    /// Whether `linux.seccomp` is there; without it the monitor's own filter is off (design.md section 8).
+    pub seccomp: bool,
+    /// `annotations`
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// Checks and converts `spec`, whose relative paths are below `bundle`.
+    ///
+    /// # Errors
+    /// [`SpecError`]
+    pub fn new(spec: &Spec, bundle: &Path) -> Result<Self, SpecError> {
+        let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
+        let root = spec.root().as_ref().ok_or(SpecError::Missing("root"))?;
+        let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+        if root.path().as_os_str().is_empty() {
+            return Err(SpecError::EmptyRoot);
+        }
+        let args = process.args().clone().unwrap_or_default();
+        let env = process.env().clone().unwrap_or_default();
+        no_nul("process.args", &args)?;
+        no_nul("process.env", &env)?;
+        let limit = linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(|m| m.limit());
+        let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
+        if let Some(name) = &hostname
+            && name.len() > 64
+        {
+            return Err(SpecError::HostName(name.len()));
+        }
+        Ok(Self {
+            version: spec.version().clone(),
+            rootfs: bundle.join(root.path()),
+            args,
+            env,
+            cwd: process.cwd().clone(),
+            user: User {
+                uid: process.user().uid(),
+                gid: process.user().gid(),
+                groups: process.user().additional_gids().clone().unwrap_or_default(),
+                umask: process.user().umask(),
+            },
+            terminal: terminal(process),
+            hostname,
+            namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
+            memory_limit: memory_limit(limit)?,
+            seccomp: linux.seccomp().is_some(),
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        })
+    }
+}
+
+/// -1 and 0 mean "no limit" to the callers of runtimes.
+fn memory_limit(limit: Option<i64>) -> Result<Option<u64>, SpecError> {
+    match limit {
+        None | Some(-1 | 0) => Ok(None),
+        Some(bytes) => u64::try_from(bytes).map(Some).map_err(|_| SpecError::MemoryLimit(bytes)),
+    }
+}
+
+fn terminal(process: &Process) -> Terminal {
+    if !process.terminal().unwrap_or(false) {
+        return Terminal::No;
+    }
+    let size = process.console_size().and_then(|size| {
+        Some(WindowSize {
+            rows: u16::try_from(size.height()).ok().filter(|n| *n > 0)?,
+            columns: u16::try_from(size.width()).ok().filter(|n| *n > 0)?,
+        })
+    });
+    Terminal::Yes(size)
+}
+
+fn no_nul(what: &'static str, values: &[String]) -> Result<(), SpecError> {
+    if values.iter().any(|value| value.contains('\0')) { Err(SpecError::Nul(what)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn minimal() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "rootfs"},
+            "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["hello"]},
+            "linux": {"namespaces": [{"type": "mount"}]},
+        })
+    }
+
+    fn convert(spec: Value) -> Result<ContainerSpec, SpecError> {
+        ContainerSpec::new(&serde_json::from_value(spec).unwrap(), Path::new("/bundle"))
+    }
+
+    #[test]
+    fn a_minimal_specification_is_enough() {
+        let spec = convert(minimal()).unwrap();
+        assert_eq!(spec.rootfs, Path::new("/bundle/rootfs"));
+        assert_eq!(spec.args, ["hello"]);
+        assert_eq!((spec.memory_limit, spec.seccomp, spec.terminal), (None, false, Terminal::No));
+    }
+
+    /// B27: a legal but minimal specification is answered, not dereferenced.
+    #[test]
+    fn missing_sections_are_named() {
+        for section in ["process", "root", "linux"] {
+            let mut spec = minimal();
+            spec.as_object_mut().unwrap().remove(section);
+            let message = convert(spec).unwrap_err().to_string();
+            assert!(message.contains(section), "{message}");
+        }
+    }
+
+    #[test]
+    fn memory_limits_are_sizes_or_absent() {
+        for (limit, expected) in
+            [(json!(-1), None), (json!(0), None), (json!(1), Some(1)), (json!(1i64 << 50), Some(1 << 50))]
+        {
+            let mut spec = minimal();
+            spec["linux"]["resources"] = json!({"memory": {"limit": limit}});
+            assert_eq!(convert(spec).unwrap().memory_limit, expected);
+        }
+        let mut spec = minimal();
+        spec["linux"]["resources"] = json!({"memory": {"limit": -2}});
+        assert!(convert(spec).unwrap_err().to_string().contains("-2"));
+    }
+}

@@ -1,0 +1,252 @@
+//! The administrator's configuration, `/etc/urunc/config.toml`: trusted, unlike annotations, and never mixed with them.
+//!
+//! Keys are those of the Go implementation plus ours. A file that cannot be understood is an error with line and
+//! reason, never silently replaced by defaults; a missing file means defaults. What a container was created with is
+//! frozen into its record, so that editing the file never changes a running container.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use urunc_vmm::{Kvm, Monitor};
+
+/// Where the configuration is read from unless [`PATH_VARIABLE`] names another file.
+pub const DEFAULT_PATH: &str = "/etc/urunc/config.toml";
+/// Environment variable that names another configuration file.
+pub const PATH_VARIABLE: &str = "URUNC_CONFIG_FILE";
+
+/// Why the configuration could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file exists but cannot be read, or the file that the environment names does not exist.
+    #[error("cannot read the configuration file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {path} is wrong in line {line}: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[runtime]`
+    pub runtime: Runtime,
+    /// `[log]`
+    pub log: Logging,
+    /// `[timestamps]`
+    pub timestamps: Timestamps,
+    /// `[monitors.NAME]`, by the name that annotations use.
+    pub monitors: BTreeMap<String, MonitorConfig>,
+    /// `[extra_binaries.NAME]`
+    pub extra_binaries: BTreeMap<String, ExtraBinary>,
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runtime {
+    /// Whether QEMU may, must or must not use KVM.
+    pub kvm: Kvm,
+    /// Go urunc's switch to its libcontainer mode; there is one mode here.
+    pub libcontainer: bool,
+    /// Go urunc's switch for vAccel.
+    #[serde(rename = "vAccel")]
+    pub vaccel: bool,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logging {
+    /// Least severe level that is logged.
+    pub level: LogLevel,
+    /// Whether records also go to syslog.
+    pub syslog: bool,
+}
+
+/// Level names of the configuration file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// Values and decisions.
+    Debug,
+    /// One line per lifecycle step.
+    #[default]
+    Info,
+    /// What is odd but worked.
+    #[serde(alias = "warning")]
+    Warn,
+    /// What the user asked for and did not get.
+    #[serde(alias = "fatal", alias = "panic")]
+    Error,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Trace => Self::Trace,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Info => Self::Info,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Error => Self::Error,
+        }
+    }
+}
+
+/// `[timestamps]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timestamps {
+    /// Whether lifecycle timestamps are written.
+    pub enabled: bool,
+    /// The file that they are appended to.
+    pub destination: PathBuf,
+}
+
+impl Default for Timestamps {
+    fn default() -> Self {
+        Self { enabled: false, destination: "/var/log/urunc/timestamps.log".into() }
+    }
+}
+
+/// `[monitors.NAME]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MonitorConfig {
+    /// Guest memory in MiB for containers without a memory limit.
+    pub default_memory_mb: NonZeroU32,
+    /// Virtual CPUs.
+    pub default_vcpus: NonZeroU32,
+    /// The binary; empty means a search of `PATH`.
+    pub path: PathBuf,
+    /// Directory that holds the monitor's data files (QEMU's `qemu/` and `seabios/`); empty means the usual places.
+    pub data_path: PathBuf,
+    /// Whether QEMU uses vhost-net.
+    pub vhost: bool,
+    /// Go urunc's opt-in control socket; ours is always there and needs no path.
+    pub socket_path: PathBuf,
+}
+
+impl Default for MonitorConfig {
+    fn default() -> Self {
+        Self {
+            // PROOF: the literals are not zero, so the fallbacks are never used.
+            default_memory_mb: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
+            default_vcpus: NonZeroU32::MIN,
+            path: PathBuf::new(),
+            data_path: PathBuf::new(),
+            vhost: false,
+            socket_path: PathBuf::new(),
+        }
+    }
+}
+
+/// `[extra_binaries.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExtraBinary {
+    /// The binary.
+    pub path: PathBuf,
+    /// Its options, separated by white space.
+    pub options: String,
+}
+
+impl Config {
+    /// Reads the configuration that `variable` (the value of [`PATH_VARIABLE`]) or else [`DEFAULT_PATH`] names.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; a missing default file is not an error.
+    pub fn load(variable: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let explicit = variable.filter(|path| !path.as_os_str().is_empty());
+        let path = explicit.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && explicit.is_none() => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            ConfigError::Parse { path: path.to_owned(), line, reason: error.message().replace('\n', " ") }
+        })
+    }
+
+    /// What is configured for `monitor`, or the defaults.
+    #[must_use]
+    pub fn monitor(&self, monitor: Monitor) -> MonitorConfig {
+        self.monitors.get(monitor.name()).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_go_implementations_keys_are_understood() {
+        let config = Config::parse(
+            r#"
+            [runtime]
+            libcontainer = false
+            vAccel = true
+            [log]
+            level = "debug"
+            syslog = false
+            [timestamps]
+            enabled = true
+            [monitors.qemu]
+            default_memory_mb = 512
+            default_vcpus = 2
+            path = "/opt/qemu"
+            data_path = "/opt/share"
+            vhost = true
+            [extra_binaries.virtiofsd]
+            path = "/usr/libexec/virtiofsd"
+            options = "--cache always --sandbox none"
+            "#,
+            Path::new("config.toml"),
+        )
+        .unwrap();
+        assert_eq!(config.monitor(Monitor::Qemu).default_memory_mb.get(), 512);
+        assert_eq!(config.monitor(Monitor::Solo5Spt), MonitorConfig::default());
+        // B46: a partial section keeps the other defaults.
+        assert_eq!(config.timestamps.destination, Path::new("/var/log/urunc/timestamps.log"));
+    }
+
+    /// B43, B46: a mistake is never silently replaced by defaults.
+    #[test]
+    fn a_wrong_file_is_an_error_that_names_the_line() {
+        for (text, expected) in [
+            ("[runtime]\nkwm = \"off\"\n", "line 2"),
+            ("[monitors.qemu]\ndefault_memory_mb = 0\n", "line 2"),
+            ("[monitors.qemu]\ndefault_memory_mb = \"lots\"\n", "line 2"),
+            ("[log]\nlevel = \"loud\"\n", "line 2"),
+            ("[log\n", "line 1"),
+        ] {
+            let message = Config::parse(text, Path::new("config.toml")).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text:?} gave {message:?}");
+        }
+    }
+}
