@@ -1,0 +1,94 @@
+//! A container's terminal: a pseudo-terminal whose master goes to whoever asked for it, and whose slave becomes the
+//! monitor's standard streams.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, connect, sendmsg, socket_with,
+};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::bundle::WindowSize;
+
+/// Why there is no terminal.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsoleError {
+    /// No pseudo-terminal could be made.
+    #[error("cannot make a pseudo-terminal")]
+    Open(#[source] io::Error),
+    /// The path does not fit a socket address.
+    #[error("the console socket's path {path} cannot be used; a socket's path has at most 107 bytes")]
+    Address {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody took the master.
+    #[error("cannot send the terminal to the console socket {path}; its owner must be listening")]
+    Send {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Both ends of a pseudo-terminal.
+#[derive(Debug)]
+pub struct Console {
+    /// What the user talks to.
+    pub master: OwnedFd,
+    /// What the monitor talks to.
+    pub slave: OwnedFd,
+}
+
+impl Console {
+    /// Makes a pseudo-terminal whose slave belongs to `owner`.
+    ///
+    /// # Errors
+    /// [`ConsoleError::Open`]
+    pub fn open(owner: u32, size: Option<WindowSize>) -> Result<Self, ConsoleError> {
+        let open = || -> rustix::io::Result<Self> {
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let master = openpt(flags)?;
+            unlockpt(&master)?;
+            let slave = ioctl_tiocgptpeer(&master, flags)?;
+            if let Some(WindowSize { rows, columns }) = size {
+                tcsetwinsize(&slave, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+            }
+            fchown(&slave, Some(Uid::from_raw(owner)), None::<Gid>)?;
+            Ok(Self { master, slave })
+        };
+        open().map_err(|errno| ConsoleError::Open(errno.into()))
+    }
+}
+
+/// Sends `master` to the Unix socket at `path`, as runc does: the data is the terminal's name.
+///
+/// # Errors
+/// [`ConsoleError`]
+pub fn send_master(master: &OwnedFd, path: &Path) -> Result<(), ConsoleError> {
+    let address = SocketAddrUnix::new(path)
+        .map_err(|errno| ConsoleError::Address { path: path.to_owned(), source: errno.into() })?;
+    let send = || -> rustix::io::Result<()> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        connect(&socket, &address)?;
+        let name = ptsname(master, Vec::new())?;
+        let descriptors = [master.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(&socket, &[IoSlice::new(name.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    };
+    send().map_err(|errno| ConsoleError::Send { path: path.to_owned(), source: errno.into() })
+}

@@ -1,0 +1,167 @@
+//! The container's process from its birth to the moment when it becomes the monitor.
+//!
+//! It is a fork of `create`, has one thread, and never returns. It holds no descriptor but its standard streams, its
+//! two sockets and the parts of its root. Errors before `Committed` go to create, later ones to `start`.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::process::DumpableBehavior;
+use urunc_rootfs::root::PreparedRoot;
+
+use super::channel::{Channel, Listener};
+use super::privileges;
+use super::protocol::{Execute, Failure, FromCreate, ToCreate, ToStart};
+use super::sys;
+use crate::bundle::{NamespaceKind, Namespaces, User};
+
+/// Name of the start socket in the container's state directory.
+pub const START_SOCKET: &str = "init.sock";
+
+/// Everything that init needs, handed over by being in memory when `create` clones.
+#[derive(Debug)]
+pub struct Setup {
+    /// The conversation with create.
+    pub create: Channel,
+    /// Where start will call.
+    pub listener: Listener,
+    /// The slave of the container's terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+    /// The monitor's root, opened in create's mount namespace.
+    pub root: PreparedRoot,
+    /// The container's namespaces.
+    pub namespaces: Namespaces,
+    /// Host name, for a UTS namespace of our own.
+    pub hostname: Option<String>,
+    /// Who the monitor runs as.
+    pub user: User,
+}
+
+/// Runs init. On every failure the process exits after having said why.
+pub fn run(setup: Setup) -> ! {
+    let Setup { create, listener, terminal, root, namespaces, hostname, user } = setup;
+    let ready = isolate(&create, &listener, terminal.as_ref(), &root)
+        .and_then(|()| streams(terminal))
+        .and_then(|()| wait_for_proceed(&create))
+        .and_then(|()| name_host(&namespaces, hostname.as_deref()))
+        .and_then(|()| root.attach().map_err(|error| Failure::new(&error)));
+    if let Err(failure) = ready {
+        let _ = create.send(&ToCreate::Failed(failure), &[]);
+        sys::exit(1)
+    }
+    if create.send(&ToCreate::Ready, &[]).is_err() {
+        sys::exit(1)
+    }
+    match create.receive::<FromCreate>() {
+        Ok(Some((FromCreate::Committed, _))) => drop(create),
+        // Create failed or died before the container was recorded: there is no container.
+        _ => sys::exit(1),
+    }
+    let (start, request, descriptors) = wait_for_start(&listener);
+    drop(listener);
+    // Above every number that the monitor's descriptors will have, so that placing them cannot overwrite it.
+    let floor = request.descriptors.iter().copied().max().unwrap_or(2).saturating_add(1);
+    let Ok(start) = start.moved_above(floor) else { sys::exit(1) };
+    let failure = become_monitor(&start, request, descriptors, &user);
+    let _ = start.send(&ToStart::Failed(failure), &[]);
+    sys::exit(1)
+}
+
+/// Leaves create's descriptors, session and signal habits behind.
+fn isolate(
+    create: &Channel,
+    listener: &Listener,
+    terminal: Option<&OwnedFd>,
+    root: &PreparedRoot,
+) -> Result<(), Failure> {
+    // Not dumpable: other processes of a joined pid namespace cannot ptrace init while it is privileged.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(step("cannot become undumpable"))?;
+    sys::reset_signals().map_err(|error| Failure::step("cannot reset the signals", &error))?;
+    let mut keep: Vec<RawFd> = vec![0, 1, 2, create.as_fd().as_raw_fd(), listener.as_fd().as_raw_fd()];
+    keep.extend(terminal.map(|fd| fd.as_raw_fd()));
+    keep.extend(root.fds().map(|fd| fd.as_raw_fd()));
+    keep.sort_unstable();
+    sys::close_all_except(&keep)
+        .map_err(|error| Failure::step("cannot close create's descriptors", &error))?;
+    rustix::process::setsid().map(drop).map_err(step("cannot start a session"))
+}
+
+/// Makes the terminal, if there is one, the controlling terminal and the standard streams.
+fn streams(terminal: Option<OwnedFd>) -> Result<(), Failure> {
+    let Some(slave) = terminal else { return Ok(()) };
+    rustix::process::ioctl_tiocsctty(&slave).map_err(step("cannot make the terminal the controlling one"))?;
+    rustix::stdio::dup2_stdin(&slave)
+        .and_then(|()| rustix::stdio::dup2_stdout(&slave))
+        .and_then(|()| rustix::stdio::dup2_stderr(&slave))
+        .map_err(step("cannot make the terminal the standard streams"))
+}
+
+fn wait_for_proceed(create: &Channel) -> Result<(), Failure> {
+    match create.receive::<FromCreate>() {
+        Ok(Some((FromCreate::Proceed, _))) => Ok(()),
+        Ok(Some((FromCreate::Committed, _)) | None) => sys::exit(1),
+        Err(error) => Err(Failure::new(&error)),
+    }
+}
+
+fn name_host(namespaces: &Namespaces, hostname: Option<&str>) -> Result<(), Failure> {
+    if namespaces.new.contains(&NamespaceKind::Cgroup) {
+        sys::unshare_cgroup_namespace()
+            .map_err(|error| Failure::step("cannot make a cgroup namespace", &error))?;
+    }
+    match hostname {
+        // A joined UTS namespace has its name already: that of the pod.
+        Some(name) if namespaces.new.contains(&NamespaceKind::Uts) => {
+            rustix::system::sethostname(name.as_bytes())
+                .map_err(step(format!("cannot set the host name {name:?}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits for a start that says all that it has to say; one that dies half-way does not use up the container (B25).
+fn wait_for_start(listener: &Listener) -> (Channel, Execute, Vec<OwnedFd>) {
+    loop {
+        if let Ok(start) = listener.accept()
+            && let Ok(Some((request, descriptors))) = start.receive::<Execute>()
+            && request.descriptors.len() == descriptors.len()
+        {
+            return (start, request, descriptors);
+        }
+    }
+}
+
+/// Returns only on failure.
+fn become_monitor(start: &Channel, request: Execute, descriptors: Vec<OwnedFd>, user: &User) -> Failure {
+    let Execute { program, args, env, descriptors: numbers } = request;
+    let prepared = place(descriptors, &numbers, start.as_fd().as_raw_fd())
+        .and_then(|()| privileges::drop_to(user))
+        .and_then(|()| start.send(&ToStart::Executing, &[]).map_err(|error| Failure::new(&error)));
+    if let Err(failure) = prepared {
+        return failure;
+    }
+    Failure::step(
+        format!("cannot execute the monitor {}", program.display()),
+        &sys::execute(&program, &args, &env),
+    )
+}
+
+/// Gives each descriptor the number that the monitor's command line names, and takes close-on-exec off it.
+fn place(descriptors: Vec<OwnedFd>, numbers: &[i32], floor: RawFd) -> Result<(), Failure> {
+    // First out of the way of all numbers, then into place, so that no target is somebody else's source.
+    let parked = descriptors
+        .into_iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, floor))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(step("cannot move the monitor's descriptors"))?;
+    for (fd, number) in parked.iter().zip(numbers) {
+        sys::inherit_as(fd.as_fd(), *number).map_err(|error| {
+            Failure::step(format!("cannot give the monitor a descriptor with the number {number}"), &error)
+        })?;
+    }
+    Ok(())
+}
+
+fn step(message: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Failure {
+    move |errno| Failure::step(message, &errno.into())
+}

@@ -1,0 +1,16 @@
+//! From `create` to the monitor: the process that becomes it, and how it is told what to do.
+//!
+//! ```text
+//!   create ── clone3, gated ──▶ init: gate · root · pivot · ready ──▶ waits on init.sock ── start's request ──▶ execve
+//! ```
+//!
+//! [`spawn`] makes the process, [`init`] is what runs in it, [`channel`] and [`protocol`] are the two conversations.
+
+pub mod channel;
+pub mod console;
+pub mod foreground;
+pub mod init;
+pub mod privileges;
+pub mod protocol;
+pub mod spawn;
+mod sys;

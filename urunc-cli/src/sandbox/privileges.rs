@@ -1,0 +1,58 @@
+//! From a root process to the monitor's identity: the spec's user and groups, and no capability at all (B36, E1, E2).
+//!
+//! Everything that needs a privilege has been done before: the monitor gets its devices as nodes that belong to its
+//! user, or as descriptors.
+
+use std::io;
+
+use caps::{CapSet, CapsHashSet};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::protocol::Failure;
+use crate::bundle::User;
+
+/// Drops to `user` for good. The process must have one thread: identities are per thread.
+///
+/// # Errors
+/// The step that the system refused; the process must then exit.
+pub fn drop_to(user: &User) -> Result<(), Failure> {
+    if let Some(umask) = user.umask {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask & 0o777));
+    }
+    drop_bounding_set(&caps::all())?;
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    set_thread_groups(&groups)
+        .map_err(step(format!("cannot set the supplementary groups to {:?}", user.groups)))?;
+    let gid = Gid::from_raw(user.gid);
+    set_thread_res_gid(gid, gid, gid).map_err(step(format!("cannot become group {}", user.gid)))?;
+    let uid = Uid::from_raw(user.uid);
+    set_thread_res_uid(uid, uid, uid).map_err(step(format!("cannot become user {}", user.uid)))?;
+    clear_ambient_capability_set().map_err(step("cannot clear the ambient capabilities"))?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(step("cannot drop the capabilities"))?;
+    set_no_new_privs(true).map_err(step("cannot set no_new_privs"))
+}
+
+/// The bounding set limits what `execve` may ever give back.
+fn drop_bounding_set(all: &CapsHashSet) -> Result<(), Failure> {
+    for capability in all {
+        match caps::drop(None, CapSet::Bounding, *capability) {
+            // A kernel older than this list does not know its newest entries, so it cannot grant them either.
+            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => {
+                return Err(Failure::new(&error));
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+fn step(message: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Failure {
+    move |errno| Failure::step(message, &errno.into())
+}

@@ -1,0 +1,147 @@
+//! Making init: one `clone3` into new namespaces, or, where namespaces are to be joined, an intermediate process that
+//! joins them and clones init as its sibling.
+//!
+//! `create` itself enters no namespace: its hooks run where it runs.
+//!
+//! ```text
+//!   create ──clone3(new namespaces)──────────────────────▶ init
+//!   create ──clone3──▶ intermediate ──setns…──clone3(new namespaces | CLONE_PARENT)──▶ init
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+
+use super::channel::{Channel, ChannelError};
+use super::protocol::Failure;
+use super::sys::{self, Cloned, Parentage};
+use crate::bundle::{NamespaceKind, Namespaces};
+
+/// Why there is no init.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A namespace to join cannot be opened.
+    #[error("cannot open the {kind} namespace {path}; it must exist while a container joins it")]
+    Open {
+        /// Its kind.
+        kind: NamespaceKind,
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process could not be cloned.
+    #[error("cannot clone the container's process into its namespaces")]
+    Clone(#[source] io::Error),
+    /// The conversation with the intermediate process failed.
+    #[error("cannot talk to the process that joins the namespaces")]
+    Channel(#[from] ChannelError),
+    /// The intermediate process failed.
+    #[error("cannot join the container's namespaces")]
+    Join(#[source] Failure),
+    /// The intermediate process died.
+    #[error("the process that joins the namespaces died")]
+    Died,
+}
+
+/// Where [`spawn`] returned.
+#[derive(Debug)]
+pub enum Spawned {
+    /// In the caller; this is init, which has not been told to proceed.
+    Parent(OwnedFd),
+    /// In init, which must never return into the caller's code.
+    Init,
+}
+
+/// Clones init into `namespaces`.
+///
+/// # Errors
+/// [`SpawnError`]; no process is left behind then.
+pub fn spawn(namespaces: &Namespaces) -> Result<Spawned, SpawnError> {
+    let flags = namespaces.clone_flags();
+    if namespaces.join.is_empty() {
+        return match sys::clone_process(flags, Parentage::Child).map_err(SpawnError::Clone)? {
+            Cloned::Child => Ok(Spawned::Init),
+            Cloned::Parent(pidfd) => Ok(Spawned::Parent(pidfd)),
+        };
+    }
+    let targets = open_targets(namespaces)?;
+    let (ours, theirs) = Channel::pair()?;
+    match sys::clone_process(UnshareFlags::empty(), Parentage::Child).map_err(SpawnError::Clone)? {
+        Cloned::Child => {
+            drop(ours);
+            match join_and_clone(&targets, flags) {
+                Ok(Cloned::Child) => Ok(Spawned::Init),
+                Ok(Cloned::Parent(pidfd)) => {
+                    // If create is gone, init notices by itself: its own conversation with create has ended too.
+                    let _ = theirs.send(&Answer::Init, &[pidfd.as_fd()]);
+                    sys::exit(0)
+                }
+                Err(failure) => {
+                    let _ = theirs.send(&Answer::Failed(failure), &[]);
+                    sys::exit(1)
+                }
+            }
+        }
+        Cloned::Parent(intermediate) => {
+            drop(theirs);
+            let answer = ours.receive();
+            let _ = waitid(WaitId::PidFd(intermediate.as_fd()), WaitIdOptions::EXITED);
+            match answer? {
+                Some((Answer::Init, descriptors)) => {
+                    descriptors.into_iter().next().map(Spawned::Parent).ok_or(SpawnError::Died)
+                }
+                Some((Answer::Failed(failure), _)) => Err(SpawnError::Join(failure)),
+                None => Err(SpawnError::Died),
+            }
+        }
+    }
+}
+
+/// From the intermediate process to create.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Init,
+    Failed(Failure),
+}
+
+/// Opened before anything is cloned, so that a missing one is create's plain error.
+fn open_targets(namespaces: &Namespaces) -> Result<Vec<(NamespaceKind, OwnedFd)>, SpawnError> {
+    namespaces
+        .join
+        .iter()
+        .map(|(kind, path)| {
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+                .map(|fd| (*kind, fd))
+                .map_err(|errno| SpawnError::Open { kind: *kind, path: path.clone(), source: errno.into() })
+        })
+        .collect()
+}
+
+fn join_and_clone(targets: &[(NamespaceKind, OwnedFd)], flags: UnshareFlags) -> Result<Cloned, Failure> {
+    for (kind, fd) in targets {
+        move_into_link_name_space(fd.as_fd(), Some(link_type(*kind)))
+            .map_err(|errno| Failure::step(format!("cannot join the {kind} namespace"), &errno.into()))?;
+    }
+    sys::clone_process(flags, Parentage::Sibling)
+        .map_err(|error| Failure::step("cannot clone the container's process", &error))
+}
+
+fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
+    match kind {
+        NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        NamespaceKind::Network => LinkNameSpaceType::Network,
+        NamespaceKind::Pid => LinkNameSpaceType::ProcessID,
+        NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
+        NamespaceKind::Time => LinkNameSpaceType::Time,
+        NamespaceKind::Mount => LinkNameSpaceType::Mount,
+    }
+}
