@@ -1,1 +1,22 @@
-//! The composition of the libraries into the runtime.
+//! The composition of the libraries into an OCI runtime.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`args`] | the command line's grammar |
+//! | [`commands`] | from arguments to verbs, and from results to output |
+//! | [`lifecycle`] | the verbs: create, start, kill, delete, run, state, list |
+//! | [`bundle`] | what the caller hands over: `config.json`, annotations, `urunc.json` |
+//! | [`config`] | what the administrator decided |
+//! | [`sandbox`] | the process that becomes the monitor |
+//! | [`logger`], [`report`] | what people and containerd read |
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+pub mod args;
+pub mod bundle;
+pub mod commands;
+pub mod config;
+pub mod lifecycle;
+pub mod logger;
+pub mod report;
+pub mod sandbox;

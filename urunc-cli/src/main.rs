@@ -1,2 +1,32 @@
-//! The `urunc` binary.
-fn main() {}
+//! The `urunc` binary: parses, runs one command, reports.
+#![deny(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use urunc_cli::args::Args;
+use urunc_cli::{commands, report};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nowhere to report a failure to print to.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let log_file = args.global.log.is_some();
+    match commands::run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            let text = report::chain(&error);
+            // containerd shows its user the last error of the log file; a person looks at the terminal.
+            log::error!("{text}");
+            if log_file || !log::log_enabled!(log::Level::Error) {
+                eprintln!("urunc: {text}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

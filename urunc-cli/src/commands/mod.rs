@@ -1,0 +1,150 @@
+//! From arguments to verbs, and from results to output. The only module that prints.
+
+mod features;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use urunc_state::ContainerId;
+
+use crate::args::{Args, BundleArgs, Command, GlobalArgs, ListArgs, OutputFormat, PsArgs, RunArgs};
+use crate::config::{self, Config, ConfigError};
+use crate::lifecycle::{self, Console, CreateRequest, Force, RunRequest, Runtime, Waiting};
+use crate::logger::{self, LogError};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log file.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The container's id.
+    #[error(transparent)]
+    Id(#[from] urunc_state::InvalidId),
+    /// The signal.
+    #[error(transparent)]
+    Signal(#[from] urunc_state::UnknownSignal),
+    /// The verb itself.
+    #[error(transparent)]
+    Lifecycle(#[from] lifecycle::LifecycleError),
+    /// Standard output.
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
+}
+
+/// Runs one command. The exit code is 0, or for `run` the container's.
+///
+/// # Errors
+/// [`CommandError`]; the caller reports it and exits with 1.
+pub fn run(args: Args) -> Result<ExitCode, CommandError> {
+    let config = Config::load(std::env::var_os(config::PATH_VARIABLE).map(Into::into));
+    set_up_log(&args.global, config.as_ref().ok())?;
+    let config = config?;
+    log::debug!("urunc {}: {:?}", env!("CARGO_PKG_VERSION"), args.command);
+    let runtime = || Runtime::open(args.global.root.as_deref(), config);
+    match args.command {
+        Command::Create(create) => {
+            let (id, request) = (create.id, create.bundle);
+            runtime()?.create(&create_request(id, request)?)?;
+        }
+        Command::Start(start) => runtime()?.start(&ContainerId::new(start.id)?)?,
+        Command::State(state) => print_json(&runtime()?.state(&ContainerId::new(state.id)?)?)?,
+        Command::Kill(kill) => runtime()?.kill(&ContainerId::new(kill.id)?, kill.signal.parse()?)?,
+        Command::Delete(delete) => {
+            let force = if delete.force { Force::Yes } else { Force::No };
+            runtime()?.delete(&ContainerId::new(delete.id)?, force)?;
+        }
+        Command::Run(run) => {
+            let request = run_request(run)?;
+            return Ok(ExitCode::from(runtime()?.run(&request)?));
+        }
+        Command::List(list) => print_list(&runtime()?, &list)?,
+        Command::Ps(ps) => print_processes(&runtime()?, ps)?,
+        Command::Features => print_json(&features::document())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The log must be there before anything can fail, a wrong configuration included.
+fn set_up_log(global: &GlobalArgs, config: Option<&Config>) -> Result<(), LogError> {
+    let configured = config.map(|config| config.log.level).unwrap_or_default().into();
+    let level = if global.debug { log::LevelFilter::Debug.max(configured) } else { configured };
+    logger::install(global.log.as_deref(), global.log_format, level)
+}
+
+fn create_request(id: String, bundle: BundleArgs) -> Result<CreateRequest, CommandError> {
+    Ok(CreateRequest {
+        id: ContainerId::new(id)?,
+        bundle: bundle.bundle,
+        console: bundle.console_socket.map_or(Console::None, Console::Socket),
+        pid_file: bundle.pid_file,
+    })
+}
+
+fn run_request(run: RunArgs) -> Result<RunRequest, CommandError> {
+    let mut create = create_request(run.id, run.bundle)?;
+    let waiting = match (run.detach, run.keep) {
+        (true, _) => Waiting::Detach,
+        (false, true) => Waiting::ForegroundKeep,
+        (false, false) => Waiting::Foreground,
+    };
+    if waiting != Waiting::Detach && create.console == Console::None {
+        create.console = Console::Foreground;
+    }
+    Ok(RunRequest { create, waiting })
+}
+
+fn print_json(value: &serde_json::Value) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{value:#}")
+}
+
+fn print_list(runtime: &Runtime, list: &ListArgs) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    if list.quiet {
+        for id in runtime.ids()? {
+            writeln!(out, "{id}")?;
+        }
+        return Ok(());
+    }
+    let entries = runtime.list()?;
+    match list.format {
+        OutputFormat::Json => {
+            let documents: Vec<_> =
+                entries.iter().map(|e| urunc_state::OciState::new(&e.record, e.status)).collect();
+            writeln!(out, "{}", serde_json::to_value(documents).map_err(lifecycle::LifecycleError::from)?)?;
+        }
+        OutputFormat::Table => {
+            let rows = entries.iter().map(|entry| {
+                [
+                    entry.record.id().to_string(),
+                    entry.pid().map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                    entry.status.to_string(),
+                    entry.record.urunc.monitor.clone(),
+                    entry.record.urunc.guest.clone(),
+                    entry.record.created.to_string(),
+                    entry.record.bundle.display().to_string(),
+                ]
+            });
+            let heads = ["ID", "PID", "STATUS", "MONITOR", "GUEST", "CREATED", "BUNDLE"];
+            write!(out, "{}", table::render(heads, rows))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_processes(runtime: &Runtime, ps: PsArgs) -> Result<(), CommandError> {
+    let pids: Vec<i32> = runtime.processes(&ContainerId::new(ps.id)?)?.iter().map(|pid| pid.get()).collect();
+    let mut out = io::stdout().lock();
+    match ps.format {
+        OutputFormat::Json => writeln!(out, "{}", serde_json::json!(pids))?,
+        OutputFormat::Table => {
+            write!(out, "{}", table::render(["PID"], pids.iter().map(|pid| [pid.to_string()])))?
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! `create`: everything is checked, prepared and recorded; the container's process waits for `start`.
+//!
+//! ```text
+//!   read, plan (nothing touched) ─▶ record "creating" ─▶ root, terminal, init.sock ─▶ clone init ─▶ proceed
+//!     ─▶ ready ─▶ pid file ─▶ record "created" ─▶ committed
+//! ```
+//!
+//! Whatever fails after the record exists is undone by the one teardown before the error is returned.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use urunc_rootfs::Image;
+use urunc_rootfs::root::Handle;
+use urunc_state::{AbsolutePath, ContainerId, Event, Locked, Origin, PidFile, Process, Record, Status};
+use urunc_vmm::Warning;
+
+use super::kill::kill_and_wait;
+use super::plan::{self, BootSource, ContainerPlan};
+use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
+use crate::bundle::annotations::{self, FILE};
+use crate::bundle::{Bundle, GuestConfig, NamespaceKind, Terminal};
+use crate::sandbox::channel::{Channel, Listener};
+use crate::sandbox::console::Console as Pty;
+use crate::sandbox::init::{self, START_SOCKET, Setup};
+use crate::sandbox::protocol::{FromCreate, ToCreate};
+use crate::sandbox::spawn::{self, Spawned};
+
+/// Largest `urunc.json` that is read.
+const MAX_CONFIG: u64 = 64 * 1024;
+
+/// Who gets the container's terminal, if it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// Whoever listens on this Unix socket.
+    Socket(PathBuf),
+    /// The calling process, which stays in the foreground.
+    Foreground,
+    /// Nobody.
+    None,
+}
+
+/// What to create.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// The new container.
+    pub id: ContainerId,
+    /// Directory of its bundle.
+    pub bundle: PathBuf,
+    /// Who gets its terminal.
+    pub console: Console,
+    /// File that its process id is written to.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// A created container, as its parent process sees it.
+#[derive(Debug)]
+pub struct Created {
+    /// Init, which is this process's child.
+    pub process: Process,
+    /// The master of its terminal, if it is in the foreground and has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Runtime {
+    /// Creates a container.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing is left behind then.
+    pub fn create(&self, request: &CreateRequest) -> Result<Created, LifecycleError> {
+        let bundle = Bundle::load(&request.bundle)?;
+        check_console(&bundle, &request.console)?;
+        let image = Image::open(&bundle.spec.rootfs)?;
+        let guest = guest_config(&bundle, &image)?;
+        let plan = plan::plan(&bundle, &guest, &image, &self.config)?;
+        for warning in &plan.warnings {
+            match warning {
+                // Stricter than asked for is nothing to worry anybody about.
+                Warning::SeccompStays => log::debug!("{warning}"),
+                _ => log::warn!("{warning}"),
+            }
+        }
+        let (origin, record) = self.describe(request, &bundle, &guest, &plan)?;
+        let pid_file = origin.pid_file.clone();
+        let mut locked = self.store.create(&origin, record)?;
+        match bring_up(&mut locked, &bundle, &plan, &request.console, pid_file.as_ref()) {
+            Ok(created) => Ok(created),
+            Err(error) => match teardown::destroy(&self.store, locked) {
+                Ok(()) => Err(error),
+                Err(LifecycleError::Teardown(undo)) => {
+                    Err(LifecycleError::Undo { undo, source: Box::new(error) })
+                }
+                Err(other) => {
+                    log::warn!("{}", crate::report::chain(&other));
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    fn describe(
+        &self,
+        request: &CreateRequest,
+        bundle: &Bundle,
+        guest: &GuestConfig,
+        plan: &ContainerPlan,
+    ) -> Result<(Origin, Record), LifecycleError> {
+        let path = AbsolutePath::new(bundle.path.clone())?;
+        let network_namespace = bundle
+            .spec
+            .namespaces
+            .join
+            .get(&NamespaceKind::Network)
+            .cloned()
+            .map(AbsolutePath::new)
+            .transpose()?;
+        let mut origin = Origin::new(request.id.clone(), path.clone());
+        origin.network_namespace.clone_from(&network_namespace);
+        if let Some(file) = &request.pid_file {
+            let file = std::path::absolute(file)
+                .map_err(|source| LifecycleError::StateRoot { path: file.clone(), source })?;
+            origin.pid_file = Some(PidFile::new(AbsolutePath::new(file)?)?);
+        }
+        let mut record = Record::new(request.id.clone(), path);
+        record.oci_version.clone_from(&bundle.spec.version);
+        record.rootfs = AbsolutePath::new(bundle.spec.rootfs.clone())?;
+        record.annotations.clone_from(&bundle.spec.annotations);
+        record.urunc.monitor = guest.monitor.name().to_owned();
+        record.urunc.guest = guest.guest.name().to_owned();
+        record.urunc.network_namespace = network_namespace;
+        record.urunc.config = serde_json::to_value(&self.config)?;
+        record.urunc.machine = serde_json::to_value(&plan.frozen)?;
+        Ok((origin, record))
+    }
+}
+
+fn check_console(bundle: &Bundle, console: &Console) -> Result<(), LifecycleError> {
+    match (bundle.spec.terminal, console) {
+        (Terminal::Yes(_), Console::None) => Err(LifecycleError::TerminalWithoutSocket),
+        (Terminal::No, Console::Socket(_)) => Err(LifecycleError::SocketWithoutTerminal),
+        _ => Ok(()),
+    }
+}
+
+/// The spec's annotations, or else `urunc.json` in the image; without either it is not a unikernel.
+fn guest_config(bundle: &Bundle, image: &Image) -> Result<GuestConfig, LifecycleError> {
+    if let Some(config) = annotations::from_annotations(&bundle.spec.annotations)? {
+        return Ok(config);
+    }
+    match image.read_small(FILE, MAX_CONFIG) {
+        Ok(contents) => Ok(annotations::from_file(&contents)?),
+        Err(urunc_rootfs::ImageError::Missing { .. }) => {
+            Err(LifecycleError::NotUnikernel { bundle: bundle.path.clone() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Acquires everything. On failure the caller destroys the record; the process is already gone then.
+fn bring_up(
+    locked: &mut Locked,
+    bundle: &Bundle,
+    plan: &ContainerPlan,
+    console: &Console,
+    pid_file: Option<&PidFile>,
+) -> Result<Created, LifecycleError> {
+    let handles: Vec<Handle<'_>> =
+        plan.boot.iter().map(|BootSource { name, file }| Handle { name, fd: file.as_fd() }).collect();
+    let root = plan.root.prepare(&handles)?;
+    let (master, slave) = match bundle.spec.terminal {
+        Terminal::No => (None, None),
+        Terminal::Yes(size) => {
+            let Pty { master, slave } = Pty::open(bundle.spec.user.uid, size)?;
+            (Some(master), Some(slave))
+        }
+    };
+    let listener = Listener::bind(locked.dir(), START_SOCKET)?;
+    let (channel, theirs) = Channel::pair()?;
+    let setup = Setup {
+        create: theirs,
+        listener,
+        terminal: slave,
+        root,
+        namespaces: bundle.spec.namespaces.clone(),
+        hostname: bundle.spec.hostname.clone(),
+        user: bundle.spec.user.clone(),
+    };
+    let pidfd = match spawn::spawn(&bundle.spec.namespaces)? {
+        Spawned::Init => init::run(setup),
+        Spawned::Parent(pidfd) => pidfd,
+    };
+    // As long as a copy of the listener is open here, a dead init's start socket would still accept.
+    drop(setup);
+    let process =
+        Process::from_pidfd(pidfd)?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
+    let committed = commit(locked, &process, &channel, master.as_ref(), console, pid_file);
+    if let Err(error) = committed {
+        // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
+        kill_and_wait(locked.id(), &process)?;
+        let _ = waitid(WaitId::PidFd(process.pidfd()), WaitIdOptions::EXITED);
+        return Err(error);
+    }
+    Ok(Created { process, terminal: master.filter(|_| *console == Console::Foreground) })
+}
+
+fn commit(
+    locked: &mut Locked,
+    process: &Process,
+    channel: &Channel,
+    master: Option<&OwnedFd>,
+    console: &Console,
+    pid_file: Option<&PidFile>,
+) -> Result<(), LifecycleError> {
+    channel.send(&FromCreate::Proceed, &[])?;
+    match channel.receive_within::<ToCreate>(INIT_PATIENCE)? {
+        Some((ToCreate::Ready, _)) => {}
+        Some((ToCreate::Failed(failure), _)) => return Err(LifecycleError::Init(failure)),
+        None => return Err(LifecycleError::InitDied(how_it_ended(process))),
+    }
+    if let (Some(master), Console::Socket(path)) = (master, console) {
+        crate::sandbox::console::send_master(master, path)?;
+    }
+    if let Some(pid_file) = pid_file {
+        pid_file.write(process.pid())?;
+    }
+    let mut record = locked.record().clone();
+    record.urunc.process = Some(process.identity().clone());
+    record.urunc.exe = process.exe()?;
+    // PROOF: the record was made with the status `creating`, after which `created` is legal.
+    let _ = record.advance(Status::Creating, Event::Created);
+    let saved = locked.save(record);
+    if let (Err(_), Some(pid_file)) = (&saved, pid_file) {
+        // The id in it belongs to a process that is about to be killed.
+        let _ = std::fs::remove_file(pid_file.path());
+    }
+    saved?;
+    channel.send(&FromCreate::Committed, &[])?;
+    Ok(())
+}
+
+/// How a dead child ended, in words.
+fn how_it_ended(process: &Process) -> String {
+    match waitid(WaitId::PidFd(process.pidfd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "for an unknown reason".to_owned(),
+        },
+        _ => "for an unknown reason".to_owned(),
+    }
+}

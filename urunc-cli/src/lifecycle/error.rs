@@ -1,0 +1,184 @@
+//! What can go wrong in the life of a container. One sentence each: what could not be done, to which container, and
+//! what would help; the cause is chained.
+
+use std::io;
+use std::path::PathBuf;
+
+use urunc_state::{ContainerId, PidFileError, ProcessError, Status, StoreError};
+
+use super::plan::PlanError;
+use super::teardown::TeardownError;
+use crate::bundle::BundleError;
+use crate::bundle::annotations::AnnotationError;
+use crate::sandbox::channel::ChannelError;
+use crate::sandbox::console::ConsoleError;
+use crate::sandbox::protocol::Failure;
+use crate::sandbox::spawn::SpawnError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LifecycleError {
+    /// The state root cannot be made absolute.
+    #[error("cannot use {path} as the state root")]
+    StateRoot {
+        /// The directory as given.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The state store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The annotations or `urunc.json`.
+    #[error(transparent)]
+    Annotations(#[from] AnnotationError),
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] urunc_rootfs::ImageError),
+    /// Neither annotations nor `urunc.json`.
+    #[error(
+        "the bundle {bundle} holds no unikernel: neither its annotations nor urunc.json in its image say \
+         com.urunc.unikernel.unikernelType"
+    )]
+    NotUnikernel {
+        /// The bundle.
+        bundle: PathBuf,
+    },
+    /// The container cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The pid file.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    /// A path that must be recorded cannot be.
+    #[error("cannot record a path")]
+    Path(#[from] urunc_state::InvalidPath),
+    /// Something to be recorded or printed is no JSON: a path that is not UTF-8.
+    #[error("cannot write the container's plan or state as JSON")]
+    Json(#[from] serde_json::Error),
+    /// A terminal without anybody to give it to.
+    #[error("process.terminal is true, but there is no --console-socket to send the terminal to")]
+    TerminalWithoutSocket,
+    /// The reverse.
+    #[error("--console-socket is given, but process.terminal is not true in config.json")]
+    SocketWithoutTerminal,
+    /// The terminal.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// The monitor's root.
+    #[error("cannot prepare the monitor's root")]
+    Root(#[from] urunc_rootfs::root::PrepareError),
+    /// The internal sockets.
+    #[error("cannot talk to the container's process")]
+    Channel(#[from] ChannelError),
+    /// Cloning init.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// Init failed before it was ready.
+    #[error("the container's process cannot be set up")]
+    Init(#[source] Failure),
+    /// Init died before it was ready.
+    #[error("the container's process died while it was set up ({0})")]
+    InitDied(String),
+    /// The container's process cannot be seen or reached.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Something that needs another status.
+    #[error("cannot {verb} container {id}: it is {status}; {remedy}")]
+    Status {
+        /// What was to be done.
+        verb: &'static str,
+        /// The container.
+        id: ContainerId,
+        /// The status that it has.
+        status: Status,
+        /// What would help.
+        remedy: &'static str,
+    },
+    /// The caller sends a signal to a container without a process. containerd matches the text.
+    #[error("cannot send {signal} to container {id}: container not running")]
+    NotRunning {
+        /// The signal.
+        signal: urunc_state::Signal,
+        /// The container.
+        id: ContainerId,
+    },
+    /// The monitor does not go away after SIGKILL.
+    #[error(
+        "the monitor of container {id} is still there {seconds} s after SIGKILL; it may hang in the kernel"
+    )]
+    Immortal {
+        /// The container.
+        id: ContainerId,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The monitor could not be started.
+    #[error("cannot start container {id}")]
+    Start {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: StartError,
+    },
+    /// Some resources could not be released.
+    #[error(transparent)]
+    Teardown(#[from] TeardownError),
+    /// An operation failed, and then its undoing did.
+    #[error("{undo}, after the following failed")]
+    Undo {
+        /// The later failure.
+        undo: TeardownError,
+        /// The first failure.
+        #[source]
+        source: Box<LifecycleError>,
+    },
+    /// Waiting for a container in the foreground failed.
+    #[error("cannot wait for container {id}")]
+    Wait {
+        /// The container.
+        id: ContainerId,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a created container could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// What create recorded cannot be understood.
+    #[error("the plan in its record cannot be understood")]
+    Record(#[source] serde_json::Error),
+    /// The monitor cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A descriptor for the monitor cannot be made.
+    #[error("cannot make {what} for the monitor")]
+    Descriptor {
+        /// What it is.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The plan wants a descriptor that there is none for.
+    #[error("the monitor's plan wants a descriptor that start has none for ({0})")]
+    NoDescriptor(String),
+    /// Init cannot be reached or does not answer.
+    #[error("the container's process does not answer")]
+    Channel(#[from] ChannelError),
+    /// Init could not become the monitor.
+    #[error(transparent)]
+    Init(Failure),
+    /// Init died.
+    #[error("the container's process died before it became the monitor")]
+    Died,
+}

@@ -1,0 +1,143 @@
+//! `kill`: delivers a signal and returns. The grace belongs to the caller, nothing is escalated by timer.
+//!
+//! | signal | running | created | stopped |
+//! |---|---|---|---|
+//! | TERM INT QUIT HUP PWR RTMIN+3 | asks for a shutdown as the monitor can be asked | SIGKILL | releases, succeeds |
+//! | KILL | SIGKILL, waits, releases | the same | releases, succeeds |
+//! | any other | delivered as it is | delivered as it is | `container not running` |
+//!
+//! Signals go out without the lock, which is taken only for the release: a container whose start hangs can be killed.
+
+use urunc_state::{ContainerId, Deadline, Delivery, Process, Record, Signal, Status, Waited};
+use urunc_vmm::Shutdown;
+
+use super::plan::Frozen;
+use super::{KILL_PATIENCE, LifecycleError, Runtime, teardown};
+
+/// What a signal means for a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// End in an orderly way.
+    Stop,
+    /// End now.
+    Kill,
+    /// Passed on as it is.
+    Other,
+}
+
+fn meaning(signal: Signal) -> Meaning {
+    /// SIGRTMIN+3, by which systemd is asked to halt.
+    const RTMIN_3: u8 = 37;
+    match signal {
+        Signal::KILL => Meaning::Kill,
+        Signal::TERM | Signal::INT | Signal::QUIT | Signal::HUP | Signal::PWR => Meaning::Stop,
+        other if other.number() == RTMIN_3 => Meaning::Stop,
+        _ => Meaning::Other,
+    }
+}
+
+/// What is done to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Deliver(Signal),
+    DeliverAndWait,
+}
+
+/// Decides what a signal does to a live process. Init and some monitors ignore SIGTERM as pid 1 of their namespace.
+fn decide(signal: Signal, status: Status, shutdown: Shutdown) -> Action {
+    match (meaning(signal), status) {
+        (Meaning::Kill, _) => Action::DeliverAndWait,
+        (Meaning::Other, _) => Action::Deliver(signal),
+        (Meaning::Stop, Status::Creating | Status::Created | Status::Stopped) => {
+            Action::Deliver(Signal::KILL)
+        }
+        (Meaning::Stop, Status::Running | Status::Paused) => match shutdown {
+            Shutdown::Kill => Action::Deliver(Signal::KILL),
+            Shutdown::Terminate | Shutdown::Control => Action::Deliver(Signal::TERM),
+        },
+    }
+}
+
+impl Runtime {
+    /// Sends `signal` to a container.
+    ///
+    /// # Errors
+    /// [`LifecycleError::NotRunning`] for a signal that is no request to end, if there is no process; [`LifecycleError::Store`] if there is
+    /// no container; [`LifecycleError::Immortal`] if SIGKILL has no effect.
+    pub fn kill(&self, id: &ContainerId, signal: Signal) -> Result<(), LifecycleError> {
+        let record = self.store.read(id)?;
+        if let Some(process) = record.open_process()? {
+            match decide(signal, record.current_status()?, shutdown_of(&record)) {
+                Action::Deliver(signal) => {
+                    if process.signal(signal)? == Delivery::Delivered {
+                        return Ok(());
+                    }
+                }
+                Action::DeliverAndWait => kill_and_wait(id, &process)?,
+            }
+        }
+        if meaning(signal) == Meaning::Other {
+            return Err(LifecycleError::NotRunning { signal, id: id.clone() });
+        }
+        self.release_dead(id, signal)
+    }
+
+    /// Releases what a dead container holds. Another command may have removed it meanwhile: then there is nothing to do.
+    fn release_dead(&self, id: &ContainerId, signal: Signal) -> Result<(), LifecycleError> {
+        let mut locked = match self.lock(id) {
+            Err(LifecycleError::Store(urunc_state::StoreError::NotFound { .. })) => return Ok(()),
+            result => result?,
+        };
+        let record = locked.record();
+        if record.current_status()? != Status::Stopped {
+            // The lock was held by the create that made the process.
+            drop(locked);
+            return self.kill(id, signal);
+        }
+        if record.recorded_status() == Status::Stopped && record.urunc.resources.is_empty() {
+            return Ok(());
+        }
+        teardown::release(&mut locked, None)
+    }
+}
+
+/// Kills `process` and waits until it is gone.
+pub(super) fn kill_and_wait(id: &ContainerId, process: &Process) -> Result<(), LifecycleError> {
+    if process.signal(Signal::KILL)? == Delivery::Gone {
+        return Ok(());
+    }
+    match process.wait(Deadline::after(KILL_PATIENCE))? {
+        Waited::Exited => Ok(()),
+        Waited::TimedOut => {
+            Err(LifecycleError::Immortal { id: id.clone(), seconds: KILL_PATIENCE.as_secs() })
+        }
+    }
+}
+
+fn shutdown_of(record: &Record) -> Shutdown {
+    // A record without a readable plan still must be stoppable.
+    Frozen::of(record).map_or(Shutdown::Kill, |frozen| frozen.shutdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_does_what_it_means() {
+        let winch = Signal::WINCH;
+        for (signal, status, shutdown, action) in [
+            (Signal::TERM, Status::Running, Shutdown::Terminate, Action::Deliver(Signal::TERM)),
+            // Monitors section 9, number 23: spt and Firecracker ignore TERM as pid 1.
+            (Signal::TERM, Status::Running, Shutdown::Kill, Action::Deliver(Signal::KILL)),
+            (Signal::HUP, Status::Paused, Shutdown::Kill, Action::Deliver(Signal::KILL)),
+            (Signal::TERM, Status::Created, Shutdown::Terminate, Action::Deliver(Signal::KILL)),
+            (Signal::KILL, Status::Created, Shutdown::Terminate, Action::DeliverAndWait),
+            (Signal::KILL, Status::Running, Shutdown::Terminate, Action::DeliverAndWait),
+            // Upstream issue 594: a resize is not a stop.
+            (winch, Status::Running, Shutdown::Kill, Action::Deliver(winch)),
+        ] {
+            assert_eq!(decide(signal, status, shutdown), action, "{signal} {status} {shutdown:?}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What a container's machine and its monitor's root are to be, decided at create from the bundle, the configuration, the
+//! image and the host. Whatever can be found wrong is found wrong here, before anything is acquired.
+//!
+//! What start needs of it is [`Frozen`] into the record: neither a changed configuration nor a changed image can make
+//! the second half of a container's life disagree with the first.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use urunc_rootfs::root::{
+    self, BootFile, Delivery, Device, DeviceKind, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs,
+    Owner, Proc, Source, Target, Use,
+};
+use urunc_rootfs::{Image, ImageError};
+use urunc_state::Record;
+use urunc_vmm::kernel::{self, InspectError};
+use urunc_vmm::{
+    Arch, EncodeError, Host, Kernel, KernelImage, Launch, Machine, Memory, Monitor, Seccomp, Shutdown,
+    UnknownArch, Warning, Workload,
+};
+
+use super::probe;
+use crate::bundle::{Bundle, ContainerSpec, GuestConfig, ImagePath};
+use crate::config::{Config, MonitorConfig};
+
+/// Where the monitor sees the kernel.
+const KERNEL: &str = "/boot/kernel";
+
+/// Why a container cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The host's architecture has no monitors.
+    #[error(transparent)]
+    Arch(#[from] UnknownArch),
+    /// The monitor's binary is not where the configuration says.
+    #[error(
+        "cannot use {path} as the monitor {monitor}; correct monitors.{monitor}.path in the configuration"
+    )]
+    ConfiguredProgram {
+        /// The monitor.
+        monitor: Monitor,
+        /// The configured path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The monitor is not installed.
+    #[error(
+        "cannot find the monitor {monitor}: no {program} in PATH; install it, or set monitors.{monitor}.path in the \
+         configuration"
+    )]
+    NoProgram {
+        /// The monitor.
+        monitor: Monitor,
+        /// The name that was searched for.
+        program: &'static str,
+    },
+    /// The image cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The file is no kernel.
+    #[error("cannot use {path} of the image as the kernel")]
+    NotKernel {
+        /// Its path in the image.
+        path: ImagePath,
+        /// What is wrong with it.
+        #[source]
+        source: InspectError,
+    },
+    /// The monitor cannot run it.
+    #[error("cannot run {path} of the image")]
+    Machine {
+        /// The kernel's path in the image.
+        path: PathBuf,
+        /// What the monitor lacks.
+        #[source]
+        source: urunc_vmm::PlanError,
+    },
+    /// The guest's command line cannot carry what it must.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// Host facts cannot be found out.
+    #[error("cannot look at {path}")]
+    Probe {
+        /// What was looked at.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The monitor's root cannot be laid out.
+    #[error(transparent)]
+    Root(#[from] root::PlanError),
+    /// A path cannot appear in the monitor's root.
+    #[error(transparent)]
+    Target(#[from] root::BadTarget),
+}
+
+/// What start needs: everything but the network, which exists only then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Frozen {
+    /// The monitor.
+    monitor: Monitor,
+    /// What it runs on.
+    host: Host,
+    /// The kernel's path in the image, for messages.
+    kernel: PathBuf,
+    /// The machine, without what the guest's framework makes of it.
+    machine: Machine,
+    /// What runs in it.
+    workload: Workload,
+    /// Whom the monitor runs as.
+    pub(super) uid: u32,
+    /// Its group.
+    pub(super) gid: u32,
+    /// How the monitor is asked to end.
+    pub(super) shutdown: Shutdown,
+}
+
+impl Frozen {
+    /// What create recorded.
+    pub(super) fn of(record: &Record) -> Result<Self, serde_json::Error> {
+        Self::deserialize(&record.urunc.machine)
+    }
+
+    /// How to execute the monitor.
+    pub(super) fn launch(&self) -> Result<Launch, PlanError> {
+        let mut machine = self.machine.clone();
+        machine.boot = self.workload.boot(&machine, self.monitor, self.host.arch)?;
+        let plan = self.monitor.plan(&machine, &self.host);
+        plan.map_err(|source| PlanError::Machine { path: self.kernel.clone(), source })
+    }
+}
+
+/// An open file of the image, under the name by which the root's plan refers to it.
+#[derive(Debug)]
+pub(super) struct BootSource {
+    pub(super) name: &'static str,
+    pub(super) file: File,
+}
+
+/// Everything that create decides.
+#[derive(Debug)]
+pub(super) struct ContainerPlan {
+    pub(super) frozen: Frozen,
+    pub(super) root: MonitorRoot,
+    pub(super) boot: Vec<BootSource>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Looks at the image and the host, and decides.
+///
+/// # Errors
+/// [`PlanError`]; nothing has been changed then, nor otherwise.
+pub(super) fn plan(
+    bundle: &Bundle,
+    guest: &GuestConfig,
+    image: &Image,
+    config: &Config,
+) -> Result<ContainerPlan, PlanError> {
+    let settings = config.monitor(guest.monitor);
+    let host = host(guest.monitor, &settings)?;
+    let kernel = image.open_file(guest.binary.as_str())?.into_file();
+    let inspected = kernel::inspect(&kernel)
+        .map_err(|source| PlanError::NotKernel { path: guest.binary.clone(), source })?;
+    let mut frozen = Frozen {
+        monitor: guest.monitor,
+        machine: machine(&bundle.spec, inspected, config, &settings),
+        workload: workload(&bundle.spec, guest),
+        host,
+        kernel: guest.binary.as_str().into(),
+        uid: bundle.spec.user.uid,
+        gid: bundle.spec.user.gid,
+        shutdown: Shutdown::Kill,
+    };
+    let launch = frozen.launch()?;
+    frozen.shutdown = launch.shutdown;
+    let needs = needs(&frozen)?;
+    let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
+    Ok(ContainerPlan {
+        root: root::plan(&needs, &layout)?,
+        frozen,
+        boot: vec![BootSource { name: "kernel", file: kernel }],
+        warnings: launch.warnings,
+    })
+}
+
+fn machine(spec: &ContainerSpec, image: KernelImage, config: &Config, settings: &MonitorConfig) -> Machine {
+    let memory =
+        spec.memory_limit.map_or(Memory::mib(settings.default_memory_mb.get().into()), Memory::bytes);
+    let mut machine = Machine::new(Kernel { path: KERNEL.into(), image }, memory);
+    machine.vcpus = NonZeroU32::max(settings.default_vcpus, NonZeroU32::MIN);
+    machine.kvm = config.runtime.kvm;
+    machine.seccomp = if spec.seccomp { Seccomp::On } else { Seccomp::Off };
+    machine
+}
+
+fn workload(spec: &ContainerSpec, guest: &GuestConfig) -> Workload {
+    let mut workload = Workload::new(guest.guest, spec.args.clone());
+    workload.version.clone_from(&guest.version);
+    workload.env.clone_from(&spec.env);
+    workload.uid = spec.user.uid;
+    workload.gid = spec.user.gid;
+    workload.cwd = spec.cwd.display().to_string();
+    workload.hostname = spec.hostname.clone().unwrap_or_default();
+    workload
+}
+
+/// The host, as far as this monitor's plan depends on it.
+fn host(monitor: Monitor, settings: &MonitorConfig) -> Result<Host, PlanError> {
+    let arch: Arch = std::env::consts::ARCH.parse()?;
+    let program = if settings.path.as_os_str().is_empty() {
+        let names = monitor.binary_names(arch);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        names
+            .iter()
+            .find_map(|name| probe::find_program(name, &path))
+            .ok_or(PlanError::NoProgram { monitor, program: names.first().copied().unwrap_or_default() })?
+    } else {
+        settings.path.clone()
+    };
+    // With links resolved, it is the same program inside the monitor's root.
+    let program = program.canonicalize().map_err(|source| PlanError::ConfiguredProgram {
+        monitor,
+        path: program,
+        source,
+    })?;
+    let data_dir = Some(settings.data_path.clone()).filter(|path| !path.as_os_str().is_empty());
+    Ok(Host { arch, kvm: probe::kvm(), program, data_dir })
+}
+
+fn needs(frozen: &Frozen) -> Result<Needs, PlanError> {
+    let program = &frozen.host.program;
+    let files = frozen.monitor.host_files(&frozen.machine, &frozen.host);
+    let mut binds = Vec::new();
+    for directory in files.data.iter().filter(|directory| directory.exists()) {
+        let target = Target::new(directory)?;
+        binds.push(HostBind { source: Source::Host(directory.clone()), target, access: Use::Data });
+    }
+    let nodes = frozen
+        .monitor
+        .device_nodes(&frozen.machine, &frozen.host)
+        .map_err(|source| PlanError::Machine { path: frozen.kernel.clone(), source })?;
+    let devices = nodes.iter().map(|node| device_node(node.path())).collect::<Result<_, _>>()?;
+    Ok(Needs {
+        binary: program.clone(),
+        libraries: probe::libraries_of(program)
+            .map_err(|source| PlanError::Probe { path: program.clone(), source })?,
+        binds,
+        boot_files: vec![BootFile {
+            handle: "kernel".to_owned(),
+            target: Target::new(KERNEL)?,
+            delivery: Delivery::Bind,
+        }],
+        devices,
+        scratch: Vec::new(),
+        proc: if files.proc { Proc::Masked } else { Proc::Absent },
+        owner: Owner { uid: frozen.uid, gid: frozen.gid },
+        label: None,
+    })
+}
+
+/// The node that the monitor gets is the host's device under the same path.
+fn device_node(path: &Path) -> Result<DeviceNode, PlanError> {
+    let found = rustix::fs::stat(path)
+        .map_err(|errno| PlanError::Probe { path: path.to_owned(), source: errno.into() })?;
+    let (major, minor) = (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
+    Ok(DeviceNode { target: Target::new(path)?, device: Device { kind: DeviceKind::Char, major, minor } })
+}

@@ -1,0 +1,150 @@
+//! `start`: completes the plan, hands it to init and returns once the monitor has been executed.
+//!
+//! ```text
+//!   lock · must be created ─▶ (network) ─▶ launch plan ─▶ descriptors ─▶ init.sock: Execute
+//!     ─▶ Executing, end of file ─▶ record "running"
+//! ```
+//!
+//! A start that fails leaves a stopped container with the reason, and nothing that it held.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use urunc_state::{ContainerId, Event, Locked, Status};
+use urunc_vmm::{Document, Launch, Role};
+
+use super::error::StartError;
+use super::kill::kill_and_wait;
+use super::plan::Frozen;
+use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
+use crate::sandbox::channel::Channel;
+use crate::sandbox::init::START_SOCKET;
+use crate::sandbox::protocol::{Execute, ToStart};
+
+/// Name of the monitor's control socket in the container's state directory.
+const CONTROL_SOCKET: &str = "control.sock";
+
+impl Runtime {
+    /// Boots the guest of a created container.
+    ///
+    /// # Errors
+    /// [`LifecycleError::Status`] if it is not in status created; [`LifecycleError::Start`] if the monitor could not be executed, and the
+    /// container is then stopped.
+    pub fn start(&self, id: &ContainerId) -> Result<(), LifecycleError> {
+        let mut locked = self.lock(id)?;
+        let status = locked.record().current_status()?;
+        let process = locked.record().open_process()?;
+        let (Status::Created, Some(process)) = (status, process) else {
+            let remedy = "only a created container can be started";
+            return Err(LifecycleError::Status { verb: "start", id: id.clone(), status, remedy });
+        };
+        if let Err(source) = execute(&locked) {
+            let reason = crate::report::chain(&source);
+            kill_and_wait(id, &process)?;
+            if let Err(error) = teardown::release(&mut locked, Some(reason)) {
+                log::warn!("{}", crate::report::chain(&error));
+            }
+            return Err(LifecycleError::Start { id: id.clone(), source });
+        }
+        // The monitor runs: from here on nothing may fail the command. The status is computed from what runs anyway.
+        let mut record = locked.record().clone();
+        let saved = record
+            .advance(Status::Created, Event::Started)
+            .map_err(|error| error.to_string())
+            .and_then(|_| locked.save(record).map_err(|error| crate::report::chain(&error)));
+        if let Err(error) = saved {
+            log::warn!("container {id} runs, but its record could not be updated: {error}");
+        }
+        Ok(())
+    }
+}
+
+/// Everything between "created" and "the monitor runs".
+fn execute(locked: &Locked) -> Result<(), StartError> {
+    let frozen = Frozen::of(locked.record()).map_err(StartError::Record)?;
+    let launch = frozen.launch()?;
+    for warning in &launch.warnings {
+        log::debug!("{warning}");
+    }
+    let descriptors = descriptors(locked.dir(), &launch, &frozen)?;
+    let request = Execute {
+        program: launch.program,
+        args: launch.args,
+        env: launch.env,
+        descriptors: descriptors.iter().map(|(number, _)| *number).collect(),
+    };
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(|(_, fd)| fd.as_fd()).collect();
+    let channel = Channel::connect(locked.dir(), START_SOCKET)?;
+    channel.send(&request, &borrowed)?;
+    // Copies that stay here would keep a TAP or a document alive beyond the monitor.
+    drop(descriptors);
+    wait_for_execve(&channel)
+}
+
+/// `executing` followed by end of file is the proof; anything else is a failure (design.md, principle 7).
+///
+/// A process that is killed between the two looks like a monitor that ended at once, and is treated as one.
+fn wait_for_execve(channel: &Channel) -> Result<(), StartError> {
+    match channel.receive_within::<ToStart>(INIT_PATIENCE)? {
+        Some((ToStart::Executing, _)) => {}
+        Some((ToStart::Failed(failure), _)) => return Err(StartError::Init(failure)),
+        None => return Err(StartError::Died),
+    }
+    match channel.receive_within::<ToStart>(INIT_PATIENCE)? {
+        None => Ok(()),
+        Some((ToStart::Failed(failure), _)) => Err(StartError::Init(failure)),
+        Some((ToStart::Executing, _)) => Err(StartError::Died),
+    }
+}
+
+/// What the monitor inherits, with the number that its command line names.
+fn descriptors(
+    state: BorrowedFd<'_>,
+    launch: &Launch,
+    frozen: &Frozen,
+) -> Result<Vec<(i32, OwnedFd)>, StartError> {
+    let mut descriptors = Vec::new();
+    for document in &launch.documents {
+        let fd = memory_file(document, frozen)
+            .map_err(|source| StartError::Descriptor { what: "a configuration document", source })?;
+        descriptors.push((document.fd, fd));
+    }
+    for inherit in &launch.inherit {
+        let fd = match inherit.role {
+            Role::Control => control_listener(state)
+                .map_err(|source| StartError::Descriptor { what: "a control socket", source })?,
+            other => return Err(StartError::NoDescriptor(format!("{other:?}"))),
+        };
+        descriptors.push((inherit.fd, fd));
+    }
+    Ok(descriptors)
+}
+
+/// A document as a file in memory that the monitor's user, and nobody else, may open.
+fn memory_file(document: &Document, frozen: &Frozen) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(document.name.as_str(), MemfdFlags::CLOEXEC)?;
+    rustix::fs::fchmod(&fd, Mode::RUSR)?;
+    rustix::fs::fchown(&fd, Some(Uid::from_raw(frozen.uid)), Some(Gid::from_raw(frozen.gid)))?;
+    let mut file = File::from(fd);
+    file.write_all(&document.contents)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// A control socket that listens already, in the container's state directory: only root can connect to it.
+fn control_listener(state: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // What an earlier start, killed half-way, may have left.
+    match rustix::fs::unlinkat(state, CONTROL_SOCKET, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", state.as_raw_fd());
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 8)?;
+    Ok(socket)
+}

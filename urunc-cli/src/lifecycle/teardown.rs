@@ -1,0 +1,83 @@
+//! The one teardown: replays the record in reverse, whatever is left of the container.
+//!
+//! *Release* gives back what the record lists and leaves a stopped container; *destroy* also removes the container.
+//! Both are idempotent: what is gone already is success, each step runs whatever the earlier ones returned, and the
+//! errors are reported together (F3).
+
+use urunc_state::{Event, Locked, Resource, Status, Store};
+
+use super::LifecycleError;
+
+/// Everything that could not be released.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot release everything that the container held: {}", list(.0))]
+pub struct TeardownError(Vec<ResourceError>);
+
+fn list(errors: &[ResourceError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Why one resource could not be released.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum ResourceError {
+    /// This version does not know what the record lists.
+    #[error(
+        "{kind} (schema {schema}) is of a kind that this version does not know; use the version that recorded it"
+    )]
+    Unknown {
+        /// The resource's kind.
+        kind: String,
+        /// Version of its data.
+        schema: u32,
+    },
+}
+
+/// Releases what the record lists, last acquired first. The process must be dead. `reason` is kept for `state`.
+///
+/// # Errors
+/// [`LifecycleError::Teardown`] lists what is left, which stays in the record; [`LifecycleError::Store`] if the record cannot be written.
+pub(super) fn release(locked: &mut Locked, reason: Option<String>) -> Result<(), LifecycleError> {
+    let mut record = locked.record().clone();
+    let mut left = Vec::new();
+    let mut errors = Vec::new();
+    while let Some(resource) = record.urunc.resources.pop() {
+        if let Err(error) = release_one(&resource) {
+            errors.push(error);
+            left.push(resource);
+        }
+    }
+    left.reverse();
+    record.urunc.resources = left;
+    if reason.is_some() {
+        record.urunc.reason = reason;
+    }
+    // `Exited` is legal in every status.
+    let _: Result<Status, _> = record.advance(Status::Stopped, Event::Exited);
+    locked.save(record)?;
+    if errors.is_empty() { Ok(()) } else { Err(TeardownError(errors).into()) }
+}
+
+/// Releases everything and removes the container. The process must be dead.
+///
+/// # Errors
+/// As [`release`]; the container then stays, so that a later attempt can finish.
+pub(super) fn destroy(store: &Store, mut locked: Locked) -> Result<(), LifecycleError> {
+    if !locked.record().urunc.resources.is_empty() {
+        release(&mut locked, None)?;
+    }
+    if let Some(pid_file) = &store.origin(locked.id())?.pid_file {
+        // Only the temporary file of an interrupted write; the pid file itself is the caller's.
+        if let Err(error) = pid_file.remove_leftover() {
+            log::warn!("{error}");
+        }
+    }
+    store.remove(locked)?;
+    Ok(())
+}
+
+/// Gives one resource back. What is gone already is success.
+fn release_one(resource: &Resource) -> Result<(), ResourceError> {
+    // Each library that acquires something adds its kind here.
+    Err(ResourceError::Unknown { kind: resource.kind.clone(), schema: resource.schema })
+}
