@@ -1,0 +1,140 @@
+//! Terminals: by console socket, as containerd and Docker ask for them, and in the foreground.
+
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use libtest_mimic::Failed;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use serde_json::json;
+
+use crate::Test;
+use crate::scene::{Bundle, Need, Scene, describe, eventually, passed, reap};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test { name: "console::the_master_arrives_before_create_returns", needs: &[Need::Root], run: socket },
+    Test {
+        name: "console::a_terminal_and_its_socket_go_together",
+        needs: &[Need::Root],
+        run: contradictions,
+    },
+    Test { name: "console::run_connects_its_own_terminal", needs: &[Need::Root], run: foreground },
+];
+
+/// A bundle with a terminal whose monitor says what it sees and repeats one line.
+fn talker(scene: &Scene) -> Bundle {
+    scene.fake_monitor(&scene.script(
+        "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal; stty size; read line; echo \"got $line\"; exec sleep 1000",
+    ));
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| {
+        spec["process"]["terminal"] = json!(true);
+        spec["process"]["consoleSize"] = json!({"height": 40, "width": 100});
+    });
+    bundle
+}
+
+fn receive_master(listener: &UnixListener) -> std::fs::File {
+    let (stream, _) = listener.accept().unwrap();
+    let mut name = [0; 64];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message =
+        recvmsg(&stream, &mut [IoSliceMut::new(&mut name)], &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
+    assert!(name[..message.bytes].starts_with(b"/dev/"), "{:?}", &name[..message.bytes]);
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    descriptors.next().unwrap().next().unwrap().into()
+}
+
+fn read_until(from: &mut std::fs::File, text: &str) -> String {
+    let mut seen = String::new();
+    let mut buffer = [0; 256];
+    while !seen.contains(text) {
+        let count = from.read(&mut buffer).unwrap();
+        assert!(count > 0, "the terminal ended after {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    seen
+}
+
+/// B3, design.md section 12.5: containerd blocks in its receive as soon as create has returned.
+fn socket() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = talker(&scene);
+    let path = scene.path("console.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let args = ["create", "--bundle", bundle.str(), "--console-socket", path.to_str().unwrap(), "c"];
+    // No output of create's own may keep a pipe open: the container has the terminal for its streams.
+    let output = scene.command(&args).output().unwrap();
+    assert!(output.status.success(), "{}", describe(&output));
+    listener.set_nonblocking(true).unwrap();
+    let mut master = receive_master(&listener);
+    scene.ok(&["start", "c"]);
+    let pid = scene.pid("c");
+    let seen = read_until(&mut master, "100");
+    assert!(seen.contains("terminal") && seen.contains("40 100"), "{seen:?}");
+    master.write_all(b"hello\n").unwrap();
+    read_until(&mut master, "got hello");
+    scene.ok(&["kill", "c", "KILL"]);
+    reap(pid);
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn contradictions() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = talker(&scene);
+    let message = scene.fails(&["create", "--bundle", bundle.str(), "c"]);
+    assert!(message.contains("--console-socket"), "{message}");
+    let nobody = scene.path("nobody.sock");
+    let message =
+        scene.fails(&["create", "--bundle", bundle.str(), "--console-socket", nobody.to_str().unwrap(), "c"]);
+    assert!(message.contains("nobody.sock"), "{message}");
+    bundle.edit(|spec| spec["process"]["terminal"] = json!(false));
+    let message =
+        scene.fails(&["create", "--bundle", bundle.str(), "--console-socket", nobody.to_str().unwrap(), "c"]);
+    assert!(message.contains("process.terminal is not true"), "{message}");
+    scene.assert_clean();
+    passed()
+}
+
+fn foreground() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = talker(&scene);
+    // A terminal for urunc itself, as a user's shell has one.
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let slave: OwnedFd =
+        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    let size = rustix::termios::Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&slave, size).unwrap();
+    let before = rustix::termios::tcgetattr(&slave).unwrap();
+    let copy = || Stdio::from(slave.try_clone().unwrap());
+    let mut child = scene
+        .command(&["run", "--bundle", bundle.str(), "c"])
+        .stdin(copy())
+        .stdout(copy())
+        .stderr(copy())
+        .spawn()
+        .unwrap();
+    let mut master: std::fs::File = master.into();
+    let seen = read_until(&mut master, "77");
+    assert!(seen.contains("terminal") && seen.contains("33 77"), "{seen:?}");
+    master.write_all(b"hello\r").unwrap();
+    read_until(&mut master, "got hello");
+    assert!(eventually(|| scene.status("c") == "running"));
+    scene.ok(&["kill", "c", "KILL"]);
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
+    let after = rustix::termios::tcgetattr(slave.as_fd()).unwrap();
+    assert_eq!(before.local_modes, after.local_modes, "the terminal's modes are put back");
+    scene.assert_clean();
+    passed()
+}
