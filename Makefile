@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh Debian 12 with a Rust toolchain: `make demo` and `make test`.
+
+CARGO ?= cargo
+# What is missing is installed by `make`, so its absence is a failure here, not a reason to skip a test.
+# Extend it (`make test URUNC_REQUIRE=root,qemu,solo5-spt`) on machines that must have more.
+export URUNC_REQUIRE ?= root,qemu
+
+.PHONY: demo
+demo: ## Boot the demo unikernel and walk a second one through its life
+	scripts/install-deps build qemu
+	$(MAKE) --no-print-directory release guest
+	scripts/demo
+
+.PHONY: test
+test: ## Install what the tests need and run all of them
+	scripts/install-deps build qemu test
+	$(MAKE) --no-print-directory guest
+	examples/unikernel/check.sh
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+.PHONY: lint
+lint: ## Formatting, lints and documentation, as CI checks them
+	scripts/install-deps build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+.PHONY: release
+release: ## Build the binaries of a release
+	$(CARGO) build --release -p urunc-cli
+
+.PHONY: guest
+guest: ## Build the demo unikernel
+	cd examples/unikernel && $(CARGO) build --release
+
+.PHONY: install
+install: release ## Install the binaries below PREFIX (/usr/local)
+	install -D -m 0755 target/release/urunc $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/urunc
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
