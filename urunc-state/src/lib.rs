@@ -74,7 +74,7 @@ pub use error::StoreError;
 pub use id::{ContainerId, InvalidId};
 pub use identity::{ExeIdentity, ProcessIdentity};
 pub use lock::{Lock, Locked};
-pub use observe::{Freezer, Liveness, Observed, observe, status};
+pub use observe::{Freezer, Liveness, Observed, Seen, observe, status};
 pub use oci_state::OciState;
 pub use origin::Origin;
 pub use path::{AbsolutePath, InvalidPath};

@@ -11,9 +11,9 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::atomic::{self, Access};
-use crate::files::STATE;
+use crate::files::{self, STATE};
 use crate::unique::{Purpose, UniqueName};
-use crate::{ContainerId, Deadline, Record, StoreError, WriteError};
+use crate::{ContainerId, Deadline, Origin, Record, StoreError, WriteError};
 
 /// A container that is held, whatever state its record is in. Enough to remove it.
 #[derive(Debug)]
@@ -33,6 +33,14 @@ impl Lock {
     #[must_use]
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    /// Reads the container's origin: for a forced delete all that may be known.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] or [`StoreError::Document`].
+    pub fn origin(&self) -> Result<Origin, StoreError> {
+        files::read_origin(&self.id, self.dir())
     }
 }
 
@@ -54,6 +62,14 @@ impl Locked {
     #[must_use]
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.lock.dir()
+    }
+
+    /// Reads the container's origin.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] or [`StoreError::Document`].
+    pub fn origin(&self) -> Result<Origin, StoreError> {
+        self.lock.origin()
     }
 
     /// The record as it is on disk.

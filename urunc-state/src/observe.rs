@@ -96,6 +96,15 @@ fn is_frozen(contents: &[u8]) -> bool {
     contents.split(|&byte| byte == b'\n').any(|line| line == b"frozen 1" || line == b"FROZEN")
 }
 
+/// What a look at a container gives: its status, and its process while it has one.
+#[derive(Debug)]
+pub struct Seen {
+    /// The status at that moment.
+    pub status: Status,
+    /// The verified process, alive or a zombie.
+    pub process: Option<Process>,
+}
+
 impl Record {
     /// Opens the container's process; `None` when there is none or it is gone.
     ///
@@ -108,13 +117,22 @@ impl Record {
         }
     }
 
-    /// The container's status now: [`open_process`](Self::open_process), [`observe`] and [`status`] in one.
+    /// Looks at the container: [`open_process`](Self::open_process), [`observe`] and [`status`] in one.
     ///
     /// # Errors
     /// As [`Process::open`] and [`observe`].
-    pub fn current_status(&self) -> Result<Status, ProcessError> {
+    pub fn look(&self) -> Result<Seen, ProcessError> {
         let process = self.open_process()?;
-        Ok(status(self, &observe(self, process.as_ref())?))
+        let observed = observe(self, process.as_ref())?;
+        Ok(Seen { status: status(self, &observed), process })
+    }
+
+    /// The container's status now; [`look`](Self::look) gives the process too.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub fn current_status(&self) -> Result<Status, ProcessError> {
+        Ok(self.look()?.status)
     }
 }
 

@@ -251,6 +251,9 @@ fn the_program_is_known_by_device_and_inode_and_changes_with_execve() {
     fs::remove_file(&freezer).unwrap();
     assert_eq!(record.current_status().unwrap(), Status::Running);
 
+    // One look gives both, so that what is signalled is what the status was about.
+    let seen = record.look().unwrap();
+    assert_eq!((seen.status, seen.process.unwrap().pid()), (Status::Running, child.pid()));
     child.make_zombie();
     assert_eq!(record.current_status().unwrap(), Status::Stopped);
 }

@@ -220,6 +220,7 @@ fn a_container_whose_record_is_unusable_can_still_be_removed() {
         assert_eq!(scratch.store.list().unwrap(), [id("a")]);
         assert_eq!(scratch.store.origin(&id("a")).unwrap(), origin);
         let lock: Lock = scratch.store.lock_without_record(&id("a"), now()).unwrap();
+        assert_eq!(lock.origin().unwrap(), origin);
         scratch.store.remove(lock).unwrap();
         assert_eq!(tree(scratch.directory.path()), [""; 0]);
     }
