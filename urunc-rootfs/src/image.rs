@@ -10,11 +10,11 @@ use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, open, openat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
-/// How often a resolution that raced with a rename is tried again; the kernel then says `EAGAIN`.
-const RACE_RETRIES: u32 = 128;
+use crate::confined;
 
 /// An open image root directory.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ pub struct ImageFile {
 }
 
 /// What kind of thing a path names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// A regular file.
     Regular,
@@ -175,17 +176,8 @@ impl Image {
 
     /// Finds what `path` names without opening it (`O_PATH`).
     fn find(&self, path: &Path) -> Result<(OwnedFd, Stat), ImageError> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..RACE_RETRIES {
-            let found = openat2(&self.root, path, flags, Mode::empty(), resolve);
-            match found.and_then(|fd| fstat(&fd).map(|stat| (fd, stat))) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Ok(found) => return Ok(found),
-                Err(e) => return Err(cannot_find(path, e)),
-            }
-        }
-        Err(ImageError::Unstable { path: path.to_path_buf() })
+        let found = confined::find(self.root.as_fd(), path).and_then(|fd| fstat(&fd).map(|stat| (fd, stat)));
+        found.map_err(|e| cannot_find(path, e))
     }
 }
 
@@ -280,6 +272,7 @@ fn cannot_find(path: &Path, errno: Errno) -> ImageError {
     let path = path.to_path_buf();
     match errno {
         Errno::NOENT | Errno::NOTDIR => ImageError::Missing { path },
+        Errno::AGAIN => ImageError::Unstable { path },
         // ELOOP: a magic link, or more than 40 links. EXDEV: a link that only the kernel could follow.
         Errno::LOOP | Errno::XDEV => ImageError::Leaves { path, source: errno.into() },
         _ => ImageError::Open { path, source: errno.into() },

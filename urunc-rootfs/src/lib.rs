@@ -30,6 +30,7 @@
 #![deny(unsafe_code)]
 
 pub mod block;
+mod confined;
 mod image;
 pub mod initrd;
 mod mounts;
@@ -37,6 +38,7 @@ mod probe;
 pub mod root;
 pub mod select;
 mod sys;
+pub mod volumes;
 
 pub use image::{FileKind, Image, ImageError, ImageFile};
 pub use mounts::{DeviceNumber, Mount, MountId, MountTable, MountTableError, UnreadableLine};

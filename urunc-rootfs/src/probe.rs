@@ -30,13 +30,17 @@ impl ContainerRootfs {
     pub fn probe(image: &Image, table: &MountTable) -> Result<Self, ProbeError> {
         let cannot = |source| ProbeError { path: image.path().to_path_buf(), source };
         let Some(mount) = mount_rooted_at(image, table).map_err(cannot)? else { return Ok(Self::Directory) };
-        let node = block_node(mount);
-        let others = table.of_device(mount.device).filter(|m| m.id != mount.id);
-        let also_at = others.map(|m| m.point.clone()).collect();
-        let complete = table.unreadable().is_empty();
-        let table = if complete { Completeness::Complete } else { Completeness::Incomplete };
-        Ok(Self::Mount(Box::new(MountedRootfs { mount: mount.clone(), node, also_at, table })))
+        Ok(Self::Mount(Box::new(as_mounted(mount, table))))
     }
+}
+
+/// What `table` and the device's node say about `mount`.
+pub(crate) fn as_mounted(mount: &Mount, table: &MountTable) -> MountedRootfs {
+    let others = table.of_device(mount.device).filter(|m| m.id != mount.id);
+    let also_at = others.map(|m| m.point.clone()).collect();
+    let complete = table.unreadable().is_empty();
+    let table = if complete { Completeness::Complete } else { Completeness::Incomplete };
+    MountedRootfs { mount: mount.clone(), node: block_node(mount), also_at, table }
 }
 
 /// The mount whose root `directory` is, if it is one.

@@ -300,23 +300,32 @@ fn block_image(facts: &Facts) -> Result<Selection, Reason> {
 
 fn block_device(facts: &Facts) -> Result<Selection, Reason> {
     facts.wish.wants_container_rootfs()?;
-    facts.guest.disks.or(Reason::GuestWithoutDisks)?;
-    let ContainerRootfs::Mount(rootfs) = &facts.container else { return Err(Reason::NotMounted) };
-    let MountedRootfs { mount, node, also_at, table } = rootfs.as_ref();
+    let ContainerRootfs::Mount(rootfs) = &facts.container else {
+        facts.guest.disks.or(Reason::GuestWithoutDisks)?;
+        return Err(Reason::NotMounted);
+    };
+    let node = as_disk(rootfs, &facts.guest)?;
+    Ok(Selection::BlockDevice { mount: Box::new(rootfs.mount.clone()), node })
+}
+
+/// The node of the device behind a mount, if the guest can have it as a disk and nobody else is seen to use it.
+pub(crate) fn as_disk(rootfs: &MountedRootfs, guest: &GuestSupport) -> Result<PathBuf, Reason> {
+    let MountedRootfs { mount, node, also_at, table } = rootfs;
+    guest.disks.or(Reason::GuestWithoutDisks)?;
     if mount.point == Path::new("/") {
         return Err(Reason::HostRoot);
     }
     if mount.root != Path::new("/") {
         return Err(Reason::PartOfFileSystem(mount.root.clone()));
     }
-    if !facts.guest.file_systems.contains(&mount.fs_type) {
+    if !guest.file_systems.contains(&mount.fs_type) {
         return Err(Reason::FileSystem(mount.fs_type.clone()));
     }
     let node = node.clone().ok_or(Reason::NotABlockDevice(mount.device))?;
     match (also_at.first(), table) {
         (Some(other), _) => Err(Reason::AlsoMounted(other.clone())),
         (None, Completeness::Incomplete) => Err(Reason::TableUnclear),
-        (None, Completeness::Complete) => Ok(Selection::BlockDevice { mount: Box::new(mount.clone()), node }),
+        (None, Completeness::Complete) => Ok(node),
     }
 }
 

@@ -46,6 +46,12 @@ impl Target {
         &self.0
     }
 
+    /// The place `below` this one.
+    #[must_use]
+    pub fn join(&self, below: &Self) -> Self {
+        Self(self.0.join(below.relative()))
+    }
+
     /// The path relative to the root.
     pub(super) fn relative(&self) -> &Path {
         self.0.strip_prefix("/").unwrap_or(&self.0)

@@ -7,11 +7,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, chownat, fchmod, fstat, makedev,
-    mkdirat, mknodat, openat, openat2,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, fstat, makedev, mknodat, openat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -20,10 +19,10 @@ use rustix::mount::{
 };
 
 use super::plan::{ByteSize, Device, DeviceKind, Owner, Use};
+use crate::confined::{self, Missing};
 use crate::image::FileKind;
 use crate::sys;
 
-const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o444);
 
 /// A detached mount.
@@ -127,27 +126,18 @@ impl Tree {
 
     /// The directory that holds `inside`, made if it is missing and may be made.
     pub(super) fn parent(&self, inside: &Path) -> rustix::io::Result<OwnedFd> {
-        let mut path = PathBuf::from(".");
-        let mut dir = self.find(&path)?;
-        for part in inside.parent().into_iter().flat_map(Path::components) {
-            path.push(part);
-            let next = match self.find(&path) {
-                Err(Errno::NOENT) if self.may_grow() => make_directory(&dir, part.as_os_str())?,
-                found => found?,
-            };
-            dir = next;
-        }
-        Ok(dir)
+        let missing = if self.may_grow() { Missing::Make } else { Missing::Fail };
+        confined::parent(self.mount.as_fd(), inside, missing).map(|(dir, _)| dir)
     }
 
     /// The place `inside` to mount something on; an empty one is made if it is missing and may be made.
     pub(super) fn point(&self, inside: &Path, kind: PointKind) -> rustix::io::Result<OwnedFd> {
-        let fd = match self.find(inside) {
+        let fd = match confined::find(self.mount.as_fd(), inside) {
             Err(Errno::NOENT) if self.may_grow() => {
                 let dir = self.parent(inside)?;
                 let name = inside.file_name().ok_or(Errno::INVAL)?;
                 match kind {
-                    PointKind::Directory => make_directory(&dir, name)?,
+                    PointKind::Directory => confined::make_directory(dir.as_fd(), name)?,
                     PointKind::File => {
                         make_file(&dir, name)?;
                         openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?
@@ -161,11 +151,6 @@ impl Tree {
             (PointKind::File, PointKind::Directory) => Err(Errno::NOTDIR),
             _ => Ok(fd),
         }
-    }
-
-    fn find(&self, inside: &Path) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.mount, inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 }
 
@@ -227,15 +212,6 @@ pub(super) fn make_file(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<File>
     let file = openat(dir, name, flags, FILE_MODE)?;
     fchmod(&file, FILE_MODE)?;
     Ok(File::from(file))
-}
-
-/// Makes a directory that everybody may enter, whatever the umask.
-fn make_directory(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    mkdirat(dir, name, DIRECTORY_MODE)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = openat(dir, name, flags, Mode::empty())?;
-    fchmod(&made, DIRECTORY_MODE)?;
-    Ok(made)
 }
 
 fn tmpfs_context(size: ByteSize, label: Option<&str>) -> io::Result<OwnedFd> {
