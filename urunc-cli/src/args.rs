@@ -81,6 +81,8 @@ pub enum Command {
     List(ListArgs),
     /// Show the host processes of a container
     Ps(PsArgs),
+    /// Run a second process in a container; works in those that are handed to another runtime
+    Exec(Box<ExecArgs>),
     /// Print what this build can do as OCI features JSON
     Features,
 }
@@ -185,6 +187,91 @@ pub struct DeleteArgs {
     pub id: String,
 }
 
+/// `urunc exec`: the flags that runc knows, so that the container's id can be told from their values. Whoever executes
+/// the process reads them again.
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// Description of the process, as OCI JSON
+    #[arg(short, long, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+
+    /// Unix socket that receives the master of the process's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+
+    /// File to write the process's id to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+
+    /// Return as soon as the process runs
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+
+    /// Environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+
+    /// User and group
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+
+    /// Other flags of runc that take a value.
+    #[command(flatten)]
+    pub rest: ExecRest,
+
+    /// Container id
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// The command, unless --process is given
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Flags of `runc exec` that are rarely used.
+#[derive(Debug, clap::Args)]
+pub struct ExecRest {
+    /// Passed on
+    #[arg(short = 'g', long, value_name = "GID", hide = true)]
+    pub additional_gids: Vec<String>,
+
+    /// Passed on
+    #[arg(long, value_name = "LABEL", hide = true)]
+    pub process_label: Option<String>,
+
+    /// Passed on
+    #[arg(long, value_name = "PROFILE", hide = true)]
+    pub apparmor: Option<String>,
+
+    /// Passed on
+    #[arg(long, hide = true)]
+    pub no_new_privs: bool,
+
+    /// Passed on
+    #[arg(short, long, value_name = "CAPABILITY", hide = true)]
+    pub cap: Vec<String>,
+
+    /// Passed on
+    #[arg(long, value_name = "N", hide = true)]
+    pub preserve_fds: Option<u32>,
+
+    /// Passed on
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub cgroup: Vec<String>,
+
+    /// Passed on
+    #[arg(long, hide = true)]
+    pub ignore_paused: bool,
+}
+
 /// Shape of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -249,6 +336,8 @@ mod tests {
             "urunc --rootless=true state ID",
             "urunc ps --format json ID",
             "urunc run -d -b /b ID",
+            "urunc exec --pid-file /p --process /f --detach ID",
+            "urunc exec -t -e A=b ID sh -c true",
         ];
         for line in lines {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));

@@ -59,16 +59,24 @@ pub struct Config {
 }
 
 /// `[runtime]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Runtime {
     /// Whether QEMU may, must or must not use KVM.
     pub kvm: Kvm,
+    /// The runtime that gets the containers that are no unikernels: a path, or a name to be searched in `PATH`.
+    pub delegate: PathBuf,
     /// Go urunc's switch to its libcontainer mode; there is one mode here.
     pub libcontainer: bool,
     /// Go urunc's switch for vAccel.
     #[serde(rename = "vAccel")]
     pub vaccel: bool,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { kvm: Kvm::default(), delegate: "runc".into(), libcontainer: false, vaccel: false }
+    }
 }
 
 /// `[log]`

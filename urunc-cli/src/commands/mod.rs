@@ -1,5 +1,6 @@
 //! From arguments to verbs, and from results to output. The only module that prints.
 
+mod delegate;
 mod features;
 mod table;
 
@@ -32,6 +33,15 @@ pub enum CommandError {
     /// The verb itself.
     #[error(transparent)]
     Lifecycle(#[from] lifecycle::LifecycleError),
+    /// Another runtime was to take over.
+    #[error(transparent)]
+    Delegate(#[from] delegate::DelegateError),
+    /// A second process was to be started in a unikernel.
+    #[error(
+        "cannot execute a process in container {0}: it is a unikernel, which runs the one program that it was built \
+         with"
+    )]
+    Exec(ContainerId),
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -45,6 +55,16 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
     let config = Config::load(std::env::var_os(config::PATH_VARIABLE).map(Into::into));
     set_up_log(&args.global, config.as_ref().ok())?;
     let config = config?;
+    let (root, delegate) = (args.global.root.clone(), config.runtime.delegate.clone());
+    match execute(args, config) {
+        Err(error) if delegate::concerns_another_runtime(&error, root.as_deref()) => {
+            Err(delegate::execute(&delegate).into())
+        }
+        result => result,
+    }
+}
+
+fn execute(args: Args, config: Config) -> Result<ExitCode, CommandError> {
     log::debug!("urunc {}: {:?}", env!("CARGO_PKG_VERSION"), args.command);
     let runtime = || Runtime::open(args.global.root.as_deref(), config);
     match args.command {
@@ -65,6 +85,11 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
         }
         Command::List(list) => print_list(&runtime()?, &list)?,
         Command::Ps(ps) => print_processes(&runtime()?, ps)?,
+        Command::Exec(exec) => {
+            let id = ContainerId::new(exec.id)?;
+            runtime()?.state(&id)?;
+            return Err(CommandError::Exec(id));
+        }
         Command::Features => print_json(&features::document())?,
     }
     Ok(ExitCode::SUCCESS)

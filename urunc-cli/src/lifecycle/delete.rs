@@ -1,6 +1,6 @@
 //! `delete`: removes a container that does not run, or with force any.
 
-use urunc_state::{ContainerId, Status, StoreError};
+use urunc_state::{ContainerId, Seen, Status, StoreError};
 
 use super::kill::kill_and_wait;
 use super::{LifecycleError, Runtime, teardown};
@@ -35,13 +35,12 @@ impl Runtime {
             }
         }
         let locked = self.lock(id)?;
-        let record = locked.record();
-        let status = record.current_status()?;
+        let Seen { status, process } = locked.record().look()?;
         if matches!(status, Status::Running | Status::Paused) && force == Force::No {
             let remedy = "stop it first, or use `delete --force`";
             return Err(LifecycleError::Status { verb: "delete", id: id.clone(), status, remedy });
         }
-        if let Some(process) = record.open_process()? {
+        if let Some(process) = process {
             kill_and_wait(id, &process)?;
         }
         teardown::destroy(&self.store, locked)

@@ -8,7 +8,7 @@
 //!
 //! Signals go out without the lock, which is taken only for the release: a container whose start hangs can be killed.
 
-use urunc_state::{ContainerId, Deadline, Delivery, Process, Record, Signal, Status, Waited};
+use urunc_state::{ContainerId, Deadline, Delivery, Process, Record, Seen, Signal, Status, Waited};
 use urunc_vmm::Shutdown;
 
 use super::plan::Frozen;
@@ -66,8 +66,9 @@ impl Runtime {
     /// no container; [`LifecycleError::Immortal`] if SIGKILL has no effect.
     pub fn kill(&self, id: &ContainerId, signal: Signal) -> Result<(), LifecycleError> {
         let record = self.store.read(id)?;
-        if let Some(process) = record.open_process()? {
-            match decide(signal, record.current_status()?, shutdown_of(&record)) {
+        let Seen { status, process } = record.look()?;
+        if let Some(process) = process {
+            match decide(signal, status, shutdown_of(&record)) {
                 Action::Deliver(signal) => {
                     if process.signal(signal)? == Delivery::Delivered {
                         return Ok(());

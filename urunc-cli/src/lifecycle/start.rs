@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use urunc_state::{ContainerId, Event, Locked, Status};
+use urunc_state::{ContainerId, Event, Locked, Seen, Status};
 use urunc_vmm::{Document, Launch, Role};
 
 use super::error::StartError;
@@ -35,8 +35,7 @@ impl Runtime {
     /// container is then stopped.
     pub fn start(&self, id: &ContainerId) -> Result<(), LifecycleError> {
         let mut locked = self.lock(id)?;
-        let status = locked.record().current_status()?;
-        let process = locked.record().open_process()?;
+        let Seen { status, process } = locked.record().look()?;
         let (Status::Created, Some(process)) = (status, process) else {
             let remedy = "only a created container can be started";
             return Err(LifecycleError::Status { verb: "start", id: id.clone(), status, remedy });

@@ -1,6 +1,6 @@
 //! `state` and `ps`: looking without touching. No lock is taken, so they answer while another command hangs.
 
-use urunc_state::{ContainerId, OciState, Pid};
+use urunc_state::{ContainerId, OciState, Pid, Seen, Status};
 
 use super::{LifecycleError, Runtime};
 
@@ -20,10 +20,8 @@ impl Runtime {
     /// # Errors
     /// As [`Self::state`].
     pub fn processes(&self, id: &ContainerId) -> Result<Vec<Pid>, LifecycleError> {
-        let process = self.store.read(id)?.open_process()?;
-        Ok(match process {
-            Some(process) if process.is_alive()? => vec![process.pid()],
-            _ => Vec::new(),
-        })
+        let Seen { status, process } = self.store.read(id)?.look()?;
+        // A zombie is still there, but no container any more.
+        Ok(process.filter(|_| status != Status::Stopped).into_iter().map(|process| process.pid()).collect())
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn destroy(store: &Store, mut locked: Locked) -> Result<(), Lifecycle
     if !locked.record().urunc.resources.is_empty() {
         release(&mut locked, None)?;
     }
-    if let Some(pid_file) = &store.origin(locked.id())?.pid_file {
+    if let Some(pid_file) = &locked.origin()?.pid_file {
         // Only the temporary file of an interrupted write; the pid file itself is the caller's.
         if let Err(error) = pid_file.remove_leftover() {
             log::warn!("{error}");

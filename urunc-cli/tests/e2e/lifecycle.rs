@@ -308,8 +308,6 @@ fn urunc_json() -> Result<(), Failed> {
     scene.fake_monitor(Path::new("/usr/bin/echo"));
     let bundle = scene.fake(&["word"]);
     bundle.edit(|spec| spec["annotations"] = json!({}));
-    let message = scene.fails(&["run", "--bundle", bundle.str(), "c"]);
-    assert!(message.contains("holds no unikernel"), "{message}");
     let file = json!({
         "com.urunc.unikernel.unikernelType": "Z2VuZXJpYw==",
         "com.urunc.unikernel.hypervisor": "c3B0",

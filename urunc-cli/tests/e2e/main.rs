@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod console;
+mod delegation;
 mod guests;
 mod input;
 mod lifecycle;
@@ -29,7 +30,15 @@ fn main() -> std::process::ExitCode {
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         eprintln!("cannot become a subreaper: {error}");
     }
-    let tests = [lifecycle::TESTS, console::TESTS, guests::TESTS, input::TESTS, process::TESTS, storm::TESTS];
+    let tests = [
+        lifecycle::TESTS,
+        console::TESTS,
+        delegation::TESTS,
+        guests::TESTS,
+        input::TESTS,
+        process::TESTS,
+        storm::TESTS,
+    ];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;

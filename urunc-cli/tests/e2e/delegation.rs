@@ -1,0 +1,93 @@
+//! Containers that are no unikernels go to another runtime, with unchanged arguments, and its exit status is ours.
+
+use std::fs;
+
+use libtest_mimic::Failed;
+use serde_json::json;
+
+use crate::Test;
+use crate::scene::{Need, Scene, describe, passed};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "delegation::an_ordinary_container_is_handed_over_unchanged",
+        needs: &[Need::Root],
+        run: unchanged,
+    },
+    Test { name: "delegation::a_missing_runtime_is_named", needs: &[Need::Root], run: missing },
+    Test { name: "delegation::urunc_never_hands_over_to_itself", needs: &[Need::Root], run: itself },
+    Test { name: "delegation::exec_in_a_unikernel_is_answered_at_once", needs: &[Need::Root], run: exec },
+];
+
+/// A scene whose other runtime prints its arguments and ends with status 7.
+fn with_runtime() -> Scene {
+    let scene = Scene::new();
+    let runtime = scene.script("echo \"$@\"; exit 7");
+    scene.configure(&format!("[runtime]\ndelegate = {:?}\n", runtime.to_str().unwrap()));
+    scene
+}
+
+fn unchanged() -> Result<(), Failed> {
+    let scene = with_runtime();
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| spec["annotations"] = json!({}));
+    let root = scene.root();
+    let root = root.to_str().unwrap();
+    let output = scene.urunc(&["create", "--bundle", bundle.str(), "--no-pivot", "c"]);
+    let expected = format!("--root {root} create --bundle {} --no-pivot c\n", bundle.str());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", describe(&output));
+    assert_eq!(output.status.code(), Some(7));
+    // A directory that is not ours, as runc makes it under the same root.
+    fs::create_dir(scene.root().join("c")).unwrap();
+    fs::write(scene.root().join("c/state.json"), "{}").unwrap();
+    for args in [
+        &["start", "c"][..],
+        &["state", "c"],
+        &["kill", "--all", "c", "9"],
+        &["delete", "--force", "c"],
+        &["exec", "-t", "c", "sh", "-c", "true"],
+        &["ps", "c"],
+    ] {
+        let output = scene.urunc(args);
+        assert_eq!(output.status.code(), Some(7), "{args:?}: {}", describe(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("--root {root} {}\n", args.join(" ")));
+    }
+    assert_eq!(scene.ok(&["list", "--quiet"]), "");
+    fs::remove_dir_all(scene.root().join("c")).unwrap();
+    passed()
+}
+
+fn missing() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.configure("[runtime]\ndelegate = \"/opt/none/runc\"\n");
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| spec["annotations"] = json!({}));
+    let message = scene.fails(&["create", "--bundle", bundle.str(), "c"]);
+    assert!(message.contains("/opt/none/runc") && message.contains("runtime.delegate"), "{message}");
+    scene.ok(&["delete", "--force", "nobody"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn itself() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let link = scene.path("runc");
+    std::os::unix::fs::symlink(crate::scene::URUNC, &link).unwrap();
+    scene.configure(&format!("[runtime]\ndelegate = {:?}\n", link.to_str().unwrap()));
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| spec["annotations"] = json!({}));
+    let message = scene.fails(&["create", "--bundle", bundle.str(), "c"]);
+    assert!(message.contains("urunc itself"), "{message}");
+    passed()
+}
+
+fn exec() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    scene.create_ok(&bundle, "c");
+    let message = scene.fails(&["exec", "c", "sh"]);
+    assert!(message.contains("it is a unikernel"), "{message}");
+    assert!(scene.fails(&["exec", "nobody", "sh"]).contains("does not exist"));
+    passed()
+}
