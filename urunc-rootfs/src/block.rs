@@ -14,7 +14,7 @@ mod give_back;
 mod handover;
 mod holders;
 
-pub use device::{Access, BlockDevice};
+pub use device::BlockDevice;
 pub use give_back::{GiveBackError, GivenBack};
 pub use handover::{Afterwards, BlockError, Handover};
 pub use holders::{Holder, HolderList};

@@ -29,18 +29,23 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod access;
 pub mod block;
 mod confined;
 mod image;
 pub mod initrd;
 mod mounts;
 mod probe;
+mod remove;
 pub mod root;
 pub mod select;
 mod sys;
+pub mod virtiofsd;
 pub mod volumes;
 
+pub use access::Access;
 pub use image::{FileKind, Image, ImageError, ImageFile};
 pub use mounts::{DeviceNumber, Mount, MountId, MountTable, MountTableError, UnreadableLine};
 pub use probe::ProbeError;
+pub use remove::{RemoveError, remove_directory};
 pub use select::select;

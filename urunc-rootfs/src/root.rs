@@ -16,6 +16,7 @@ mod error;
 mod layout;
 mod plan;
 mod prepare;
+mod share;
 mod target;
 mod tree;
 
@@ -27,4 +28,5 @@ pub use plan::{
     Needs, Owner, PlanError, Proc, Scratch, Source, Use, plan,
 };
 pub use prepare::{Handle, PreparedRoot};
+pub use share::{PreparedShare, SharedTree};
 pub use target::{BadTarget, Target};

@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::{LoopDisk, in_own_mounts, run_program};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use tempfile::TempDir;
-use urunc_rootfs::block::{Access, Afterwards, BlockError, GiveBackError, GivenBack, Handover};
-use urunc_rootfs::{Mount, MountTable};
+use urunc_rootfs::block::{Afterwards, BlockError, GiveBackError, GivenBack, Handover};
+use urunc_rootfs::{Access, Mount, MountTable};
 
 const AT_ONCE: Duration = Duration::ZERO;
 

@@ -13,11 +13,11 @@ use std::process::Command;
 
 use common::{enter_own_mounts, have_root, in_child, in_own_mounts, in_user_namespace};
 use rustix::fs::{CWD, Gid, Mode, OFlags, StatVfsMountFlags, Uid, fstat, openat, statvfs};
-use urunc_rootfs::Image;
 use urunc_rootfs::root::{
     AttachError, BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, Handle, HostBind, HostLayout,
     Libraries, MonitorRoot, Needs, Owner, PrepareError, Proc, Scratch, Source, Target, Use, plan,
 };
+use urunc_rootfs::{Access, Image};
 
 const MONITOR: Owner = Owner { uid: 4321, gid: 8765 };
 
@@ -189,7 +189,9 @@ fn a_kernel_without_mount_setattr_gives_the_same_restrictions() {
 fn flags_seen(before: impl FnOnce()) -> [u64; 6] {
     let dir = tempfile::tempdir().unwrap();
     let mut needs = needs();
-    for (name, access) in [("/program", Use::Program), ("/data", Use::Data), ("/share", Use::Share)] {
+    for (name, access) in
+        [("/program", Use::Program), ("/data", Use::Data), ("/share", Use::Share(Access::ReadWrite))]
+    {
         let source = dir.path().join(&name[1..]);
         fs::create_dir(&source).unwrap();
         needs.binds.push(HostBind { source: Source::Host(source), target: place(name), access });
@@ -482,7 +484,7 @@ fn a_link_in_a_shared_directory_cannot_move_a_mount_out_of_it() {
             access,
         };
         needs.binds = vec![
-            bind(&share, "/share", Use::Share),
+            bind(&share, "/share", Use::Share(Access::ReadWrite)),
             bind(&volume, "/share/absolute/a/b", Use::Data),
             bind(&volume, "/share/up/c", Use::Data),
             bind(&volume.join("config"), "/share/etc/config", Use::Data),

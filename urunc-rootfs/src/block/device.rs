@@ -10,19 +10,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::mounts::DeviceNumber;
 use crate::root::{Device, DeviceKind};
 use crate::sys;
-
-/// What the guest may do with a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Read only.
-    ReadOnly,
-    /// Read and write.
-    ReadWrite,
-}
 
 /// A block device that nobody has mounted and, while this is open, nobody can mount.
 ///

@@ -10,9 +10,10 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 
-use super::device::{Access, BlockDevice, WhenUnused, disk_sequence, open, set_when_unused, when_unused};
+use super::device::{BlockDevice, WhenUnused, disk_sequence, open, set_when_unused, when_unused};
 use super::give_back::GiveBackError;
 use super::holders::HolderList;
+use crate::access::Access;
 use crate::mounts::{DeviceNumber, Mount};
 
 /// Between two attempts to unmount something that is busy for a moment; the kernel has no event for it.

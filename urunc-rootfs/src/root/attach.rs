@@ -89,14 +89,28 @@ impl PreparedRoot {
     /// [`AttachError::NotPrivate`] before anything is changed if this is the mount namespace in which the root
     /// was prepared, or that of the init process; the step that failed otherwise.
     pub fn attach(self) -> Result<(), AttachError> {
+        self.attach_at(Path::new("/"))?;
+        // The old root ends up mounted on the new one, where "." leads to it (pivot_root(2), Notes).
+        fchdir(&self.root)
+            .and_then(|()| pivot_root(".", "."))
+            .map_err(|e| AttachError::Pivot { source: e.into() })?;
+        unmount(".", UnmountFlags::DETACH)
+            .and_then(|()| chdir("/"))
+            .map_err(|e| AttachError::LetGo { source: e.into() })
+    }
+
+    /// Attaches everything, its root at `path`, which is trusted.
+    pub(super) fn attach_at(&self, path: &Path) -> Result<(), AttachError> {
         self.refuse_shared_namespace()?;
         // Slaves, not private: when the host unmounts something, our copy must not keep it busy.
         mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .map_err(|e| AttachError::Independence { source: e.into() })?;
-        let Self { root, mounts, proc, .. } = self;
-        move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(|e| AttachError::Root { source: e.into() })?;
-        for PreparedMount { mount, point, pending } in &mounts {
+        let Self { root, root_pending, mounts, proc, .. } = self;
+        move_mount(root, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(io::Error::from)
+            .and_then(|()| root_pending.map_or(Ok(()), |r| restrict(root.as_fd(), r)))
+            .map_err(|source| AttachError::Root { source })?;
+        for PreparedMount { mount, point, pending } in mounts {
             put(mount.as_fd(), point.fd.as_fd())
                 .and_then(|()| pending.map_or(Ok(()), |r| restrict(mount.as_fd(), r)))
                 .map_err(|source| AttachError::Mount { target: point.target.clone(), source })?;
@@ -104,15 +118,9 @@ impl PreparedRoot {
         if let Some(point) = proc {
             masked_proc()
                 .and_then(|mount| put(mount.as_fd(), point.fd.as_fd()))
-                .map_err(|source| AttachError::Proc { target: point.target, source })?;
+                .map_err(|source| AttachError::Proc { target: point.target.clone(), source })?;
         }
-        // The old root ends up mounted on the new one, where "." leads to it (pivot_root(2), Notes).
-        fchdir(&root)
-            .and_then(|()| pivot_root(".", "."))
-            .map_err(|e| AttachError::Pivot { source: e.into() })?;
-        unmount(".", UnmountFlags::DETACH)
-            .and_then(|()| chdir("/"))
-            .map_err(|e| AttachError::LetGo { source: e.into() })
+        Ok(())
     }
 
     fn refuse_shared_namespace(&self) -> Result<(), AttachError> {

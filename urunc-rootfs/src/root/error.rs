@@ -78,6 +78,15 @@ pub enum PrepareError {
         #[source]
         source: io::Error,
     },
+    /// Something finished cannot be made read-only.
+    #[error("cannot make {} of the monitor's root read-only", target.display())]
+    Seal {
+        /// The place.
+        target: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// A device node cannot be made.
     #[error("cannot make the device node {target} for the monitor")]
     Node {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::{HostLayout, TopLevel};
 use super::target::{BadTarget, Target};
+use crate::access::Access;
 
 /// Everything that one monitor needs to see. Lists are in no particular order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +86,9 @@ pub enum Use {
     Program,
     /// Read.
     Data,
-    /// Read and write; later mounts and unmounts of the host below it are seen.
-    Share,
+    /// What [`Access`] says; things may be bound inside, at places that are made there if they are missing, and later
+    /// mounts and unmounts of the host below it are seen.
+    Share(Access),
 }
 
 /// A device node; the monitor owns it and nobody else may open it.
@@ -299,6 +301,14 @@ pub fn plan(needs: &Needs, layout: &HostLayout) -> Result<MonitorRoot, PlanError
     Ok(MonitorRoot { entries: arrange(entries)?, owner: needs.owner, label: needs.label.clone() })
 }
 
+impl HostBind {
+    /// The same at its place below `directory`.
+    #[must_use]
+    pub fn below(self, directory: &Target) -> Self {
+        Self { target: directory.join(&self.target), ..self }
+    }
+}
+
 impl Entry {
     /// Where the entry is.
     #[must_use]
@@ -353,7 +363,7 @@ fn devices(wanted: &[DeviceNode]) -> Result<Option<Entry>, PlanError> {
 }
 
 /// Parents first, nothing twice, nothing in something that cannot hold it.
-fn arrange(mut entries: Vec<Entry>) -> Result<Vec<Entry>, PlanError> {
+pub(super) fn arrange(mut entries: Vec<Entry>) -> Result<Vec<Entry>, PlanError> {
     entries.sort_by_key(|e| e.target().as_path().components().count());
     let mut arranged: Vec<Entry> = Vec::with_capacity(entries.len());
     for entry in entries {

@@ -35,6 +35,7 @@ pub struct Handle<'a> {
 #[derive(Debug)]
 pub struct PreparedRoot {
     pub(super) root: OwnedFd,
+    pub(super) root_pending: Option<Restriction>,
     pub(super) mounts: Vec<PreparedMount>,
     pub(super) proc: Option<PreparedPoint>,
     /// The mount namespace in which this was prepared and which must not be the one that it is attached in.
@@ -67,29 +68,40 @@ impl MonitorRoot {
     /// # Errors
     /// The first [`PrepareError`]; everything prepared so far is gone again.
     pub fn prepare(&self, handles: &[Handle<'_>]) -> Result<PreparedRoot, PrepareError> {
-        let made_in = NamespaceId::current().map_err(|source| PrepareError::Namespace { source })?;
         let copied = self.entries.iter().map(|e| if let Entry::Copy { size, .. } = e { size.0 } else { 0 });
         // Each file fills whole pages, which the slack covers.
         let size = ByteSize(copied.fold(SLACK, u64::saturating_add));
-        let no_root = |source| PrepareError::Tmpfs { target: PathBuf::from("/"), source };
-        let root = Tree::sealed(size, Nodes::Dead, self.label.as_deref()).map_err(no_root)?;
-        let mut work = Work { plan: self, handles, root, mounts: Vec::new(), proc: None };
-        for entry in &self.entries {
-            work.add(entry)?;
-        }
-        let Work { root, mounts, proc, .. } = work;
-        // Only now: mount points were made in the trees until here.
-        let root = root.seal().map_err(no_root)?;
-        let seal = |(tree, point): (Tree, PreparedPoint)| {
-            let pending = tree.pending;
-            let sealed = tree.seal();
-            let mount = sealed
-                .map_err(|source| PrepareError::Tmpfs { target: point.target.clone().into(), source })?;
-            Ok(PreparedMount { mount, point, pending })
-        };
-        let mounts = mounts.into_iter().map(seal).collect::<Result<_, _>>()?;
-        Ok(PreparedRoot { root, mounts, proc, made_in })
+        let root = Tree::sealed(size, Nodes::Dead, self.label.as_deref())
+            .map_err(|source| PrepareError::Tmpfs { target: PathBuf::from("/"), source })?;
+        prepare(self, root, handles)
     }
+}
+
+/// Fills `root` with what `plan` lists.
+pub(super) fn prepare(
+    plan: &MonitorRoot,
+    root: Tree,
+    handles: &[Handle<'_>],
+) -> Result<PreparedRoot, PrepareError> {
+    let made_in = NamespaceId::current().map_err(|source| PrepareError::Namespace { source })?;
+    let mut work = Work { plan, handles, root, mounts: Vec::new(), proc: None };
+    for entry in &plan.entries {
+        work.add(entry)?;
+    }
+    // Only now: mount points were made in the trees until here.
+    let Work { root, mounts, proc, .. } = work;
+    let seal = |tree: Tree, target: &Path| {
+        let pending = tree.pending;
+        let sealed = tree.seal().map(|mount| (mount, pending));
+        sealed.map_err(|source| PrepareError::Seal { target: target.to_path_buf(), source })
+    };
+    let (root, root_pending) = seal(root, Path::new("/"))?;
+    let mut prepared = Vec::with_capacity(mounts.len());
+    for (tree, point) in mounts {
+        let (mount, pending) = seal(tree, point.target.as_path())?;
+        prepared.push(PreparedMount { mount, point, pending });
+    }
+    Ok(PreparedRoot { root, root_pending, mounts: prepared, proc, made_in })
 }
 
 impl PreparedRoot {
@@ -236,7 +248,7 @@ impl Work<'_> {
         let source = errno.into();
         match errno {
             Errno::ISDIR | Errno::NOTDIR => PrepareError::Kind { target: target.clone(), source },
-            Errno::NOENT if !self.tree_of(target).0.may_grow() => {
+            Errno::NOENT if !self.tree_of(target).0.kind.grows() => {
                 PrepareError::NoPlace { target: target.clone(), source }
             }
             _ => cannot_make(target, errno),

@@ -19,6 +19,7 @@ use rustix::mount::{
 };
 
 use super::plan::{ByteSize, Device, DeviceKind, Owner, Use};
+use crate::access::Access;
 use crate::confined::{self, Missing};
 use crate::image::FileKind;
 use crate::sys;
@@ -94,46 +95,47 @@ impl Tree {
         };
         let restriction = Restriction::on(&kind);
         let mount = clone(OpenTreeFlags::AT_RECURSIVE)?;
-        match sys::mount_setattr_recursive(mount.as_fd(), restriction.flags, restriction.propagation) {
+        // What grows is read-only only when it has grown.
+        let later = if kind.grows() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        match sys::mount_setattr_recursive(mount.as_fd(), restriction.flags - later, restriction.propagation)
+        {
             Ok(()) => Ok(Self { mount, kind, pending: None }),
             Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
                 // Older than 5.12: only the topmost mount can be restricted, so what must be read-only is only that.
-                let deep = matches!(kind, TreeKind::Bound(Use::Share));
-                let mount = if deep { mount } else { clone(OpenTreeFlags::empty())? };
+                let mount = if kind.grows() { mount } else { clone(OpenTreeFlags::empty())? };
                 Ok(Self { mount, kind, pending: Some(restriction) })
             }
             Err(e) => Err(BindError::Restrict(e)),
         }
     }
 
-    /// The finished mount. A tmpfs of ours becomes read-only for good: by its super block, which no remount inside
-    /// a user namespace can undo.
+    /// The finished mount, read-only if it is to be. A tmpfs of ours becomes that for good: by its super block, which
+    /// no remount inside a user namespace can undo.
     pub(super) fn seal(self) -> io::Result<OwnedFd> {
-        if let TreeKind::Sealed { context } = &self.kind {
-            fsconfig_set_flag(context, "ro")?;
-            fsconfig_reconfigure(context)?;
+        match &self.kind {
+            TreeKind::Sealed { context } => {
+                fsconfig_set_flag(context, "ro")?;
+                fsconfig_reconfigure(context)?;
+            }
+            TreeKind::Bound(Use::Share(Access::ReadOnly)) if self.pending.is_none() => {
+                let Restriction { flags, propagation } = Restriction::on(&self.kind);
+                sys::mount_setattr_recursive(self.mount.as_fd(), flags, propagation)?;
+            }
+            _ => {}
         }
         Ok(self.mount)
     }
 
-    /// Whether something missing may be made here.
-    pub(super) fn may_grow(&self) -> bool {
-        match self.kind {
-            TreeKind::Sealed { .. } | TreeKind::Scratch | TreeKind::Bound(Use::Share) => true,
-            TreeKind::Bound(Use::Program | Use::Data) | TreeKind::BoundDevice => false,
-        }
-    }
-
     /// The directory that holds `inside`, made if it is missing and may be made.
     pub(super) fn parent(&self, inside: &Path) -> rustix::io::Result<OwnedFd> {
-        let missing = if self.may_grow() { Missing::Make } else { Missing::Fail };
+        let missing = if self.kind.grows() { Missing::Make } else { Missing::Fail };
         confined::parent(self.mount.as_fd(), inside, missing).map(|(dir, _)| dir)
     }
 
     /// The place `inside` to mount something on; an empty one is made if it is missing and may be made.
     pub(super) fn point(&self, inside: &Path, kind: PointKind) -> rustix::io::Result<OwnedFd> {
         let fd = match confined::find(self.mount.as_fd(), inside) {
-            Err(Errno::NOENT) if self.may_grow() => {
+            Err(Errno::NOENT) if self.kind.grows() => {
                 let dir = self.parent(inside)?;
                 let name = inside.file_name().ok_or(Errno::INVAL)?;
                 match kind {
@@ -150,6 +152,16 @@ impl Tree {
             (PointKind::Directory, PointKind::File) => Err(Errno::ISDIR),
             (PointKind::File, PointKind::Directory) => Err(Errno::NOTDIR),
             _ => Ok(fd),
+        }
+    }
+}
+
+impl TreeKind {
+    /// Whether something missing may be made there.
+    pub(super) fn grows(&self) -> bool {
+        match self {
+            Self::Sealed { .. } | Self::Scratch | Self::Bound(Use::Share(_)) => true,
+            Self::Bound(Use::Program | Use::Data) | Self::BoundDevice => false,
         }
     }
 }
@@ -184,7 +196,12 @@ impl Restriction {
         const RDONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
         let (flags, propagation) = match kind {
             TreeKind::Bound(Use::Program) => (NODEV | RDONLY, MountPropagationFlags::PRIVATE),
-            TreeKind::Bound(Use::Share) => (NODEV | NOEXEC, MountPropagationFlags::DOWNSTREAM),
+            TreeKind::Bound(Use::Share(Access::ReadWrite)) => {
+                (NODEV | NOEXEC, MountPropagationFlags::DOWNSTREAM)
+            }
+            TreeKind::Bound(Use::Share(Access::ReadOnly)) => {
+                (NODEV | NOEXEC | RDONLY, MountPropagationFlags::DOWNSTREAM)
+            }
             TreeKind::BoundDevice => (NOEXEC, MountPropagationFlags::PRIVATE),
             _ => (NODEV | NOEXEC | RDONLY, MountPropagationFlags::PRIVATE),
         };

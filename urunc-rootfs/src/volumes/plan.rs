@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::Access;
+use crate::access::Access;
 use crate::image::FileKind;
 use crate::initrd::Dialect;
 use crate::mounts::Mount;
@@ -334,20 +334,16 @@ impl VolumePlan {
         }
     }
 
-    /// The binds for everything shared, into the tree at `share` that the guest has as its root.
+    /// The binds for everything shared, each at its path in the guest; see [`HostBind::below`].
     #[must_use]
-    pub fn binds(&self, share: &Target) -> Vec<HostBind> {
+    pub fn binds(&self) -> Vec<HostBind> {
         let bind = |delivery: &Delivery| match delivery {
             Delivery::Share { source, destination, access } => {
                 let access = match access {
                     Access::ReadOnly => Use::Data,
-                    Access::ReadWrite => Use::Share,
+                    Access::ReadWrite => Use::Share(Access::ReadWrite),
                 };
-                Some(HostBind {
-                    source: Source::Host(source.clone()),
-                    target: share.join(destination),
-                    access,
-                })
+                Some(HostBind { source: Source::Host(source.clone()), target: destination.clone(), access })
             }
             _ => None,
         };
@@ -616,11 +612,10 @@ mod tests {
     fn shared_volumes_become_binds_below_the_shared_directory() {
         let read_only = bind("/etc/config", SourceKind::Directory(Extent::Large), Access::ReadOnly);
         let plan = plan(&[read_only, disk("/data", &[])], &Wish::default(), &virtiofs(), &guest(), None);
-        let binds = plan.binds(&Target::new("/share").unwrap());
-        let seen: Vec<_> = binds.iter().map(|b| (b.target.to_string(), b.access)).collect();
-        assert_eq!(
-            seen,
-            [("/share/etc/config".to_owned(), Use::Data), ("/share/data".to_owned(), Use::Share)]
-        );
+        let share = Target::new("/share").unwrap();
+        let binds = plan.binds().into_iter().map(|b| b.below(&share));
+        let seen: Vec<_> = binds.map(|b| (b.target.to_string(), b.access)).collect();
+        let writable = Use::Share(Access::ReadWrite);
+        assert_eq!(seen, [("/share/etc/config".to_owned(), Use::Data), ("/share/data".to_owned(), writable)]);
     }
 }

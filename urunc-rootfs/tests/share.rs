@@ -1,0 +1,183 @@
+//! The tree that virtiofsd shares, and virtiofsd itself.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{enter_own_mounts, have, have_root, in_child, in_own_mounts};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use urunc_rootfs::Access;
+use urunc_rootfs::root::{HostBind, SharedTree, Source, Target, Use};
+use urunc_rootfs::virtiofsd::{DaemonLaunch, SocketNumber, Virtiofsd};
+
+fn main() -> std::process::ExitCode {
+    common::run(tests![
+        volumes_appear_in_the_shared_tree_and_only_there,
+        a_read_only_tree_still_gets_places_for_its_volumes,
+        virtiofsd_shares_the_tree_as_planned,
+    ])
+}
+
+fn bind(source: &Path, target: &str, access: Use) -> HostBind {
+    HostBind { source: Source::Host(source.to_path_buf()), target: Target::new(target).unwrap(), access }
+}
+
+/// A root file system with nothing but `/etc`, and a volume.
+fn bundle(dir: &Path) -> (PathBuf, PathBuf) {
+    let (root, volume) = (dir.join("rootfs"), dir.join("volume"));
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/os-release"), "image").unwrap();
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("key"), "value").unwrap();
+    (root, volume)
+}
+
+fn volumes_appear_in_the_shared_tree_and_only_there() {
+    // E4 and the design: in the monitor's own namespace they were gone after the change of its root.
+    if !have_root() {
+        return;
+    }
+    let (inside, outside) = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        let binds = vec![
+            bind(&volume.join("key"), "/etc/config/key", Use::Data),
+            bind(&volume, "/data", Use::Share(Access::ReadWrite)),
+        ];
+        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds).unwrap().prepare().unwrap();
+        let look = || {
+            let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+            ["etc/os-release", "etc/config/key", "data/key"].map(read)
+        };
+        let inside = in_child(|| {
+            enter_own_mounts();
+            prepared.attach().unwrap();
+            fs::write(root.join("data/new"), "").unwrap();
+            let refused = fs::write(root.join("etc/config/key"), "").is_err();
+            (look(), refused, volume.join("new").exists())
+        });
+        (inside, look())
+    });
+    assert_eq!(inside, (["image", "value", "value"].map(String::from), true, true));
+    assert_eq!(outside, ["image", "", ""]);
+}
+
+fn a_read_only_tree_still_gets_places_for_its_volumes() {
+    // R20: the image's root was writable whatever the spec said.
+    if !have_root() {
+        return;
+    }
+    let facts = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        let binds = vec![bind(&volume, "/data", Use::Share(Access::ReadWrite))];
+        let prepared = SharedTree::plan(root.clone(), Access::ReadOnly, binds).unwrap().prepare().unwrap();
+        in_child(|| {
+            enter_own_mounts();
+            prepared.attach().unwrap();
+            (fs::write(root.join("etc/new"), "").is_err(), fs::write(root.join("data/new"), "").is_ok())
+        })
+    });
+    assert_eq!(facts, (true, true));
+}
+
+fn virtiofsd() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let others = ["/usr/libexec", "/usr/lib"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(others)
+        .map(|dir| dir.join("virtiofsd"))
+        .find(|program| program.exists())
+}
+
+fn virtiofsd_shares_the_tree_as_planned() {
+    // E4: the monitor connected before the socket was there, and the daemon ran as the container's user, unconfined.
+    let Some(program) = virtiofsd().filter(|_| have_root()) else {
+        have("virtiofsd", false);
+        return;
+    };
+    let (features, root, config, capabilities) = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        let binds = vec![bind(&volume, "/etc/config", Use::Data)];
+        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds).unwrap().prepare().unwrap();
+        let options = vec!["--cache".to_owned(), "always".to_owned(), "--sandbox=none".to_owned()];
+        let (launch, _) = Virtiofsd { program, options }.plan(root, SocketNumber::FIRST).unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        // SAFETY: this process has one thread, so the child is a full copy.
+        let daemon = unsafe { libc::fork() };
+        if daemon == 0 {
+            enter_own_mounts();
+            prepared.attach().unwrap();
+            let error = exec(&launch, &listener.into());
+            eprintln!("{error}");
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(1) }
+        }
+        // Nobody waits for the daemon: the socket listens.
+        let mut monitor = UnixStream::connect(&path).unwrap();
+        monitor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // VHOST_USER_GET_FEATURES, version 1, no payload (QEMU's docs/interop/vhost-user.rst).
+        monitor.write_all(&[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut reply = [0; 20];
+        let answered = monitor.read_exact(&mut reply).is_ok();
+        let worker = child_of(daemon);
+        let seen = |path: &str| fs::read_to_string(format!("/proc/{worker}/root/{path}")).unwrap_or_default();
+        let status = fs::read_to_string(format!("/proc/{worker}/status")).unwrap_or_default();
+        let effective =
+            status.lines().find_map(|l| l.strip_prefix("CapEff:\t")).unwrap_or_default().to_owned();
+        let found = (answered, seen("etc/os-release"), seen("etc/config/key"), effective);
+        drop(monitor);
+        // SAFETY: kills and waits for the child made above; a null status pointer is allowed.
+        unsafe {
+            libc::kill(daemon, libc::SIGKILL);
+        }
+        // SAFETY: as above.
+        unsafe { libc::waitpid(daemon, std::ptr::null_mut(), 0) };
+        found
+    });
+    assert!(features, "virtiofsd did not answer");
+    assert_eq!((root.as_str(), config.as_str()), ("image", "value"));
+    let effective = CapabilitySet::from_bits_retain(u64::from_str_radix(&capabilities, 16).unwrap());
+    assert!(
+        !effective.contains(CapabilitySet::SYS_ADMIN) && effective.contains(CapabilitySet::CHOWN),
+        "{effective:?}"
+    );
+}
+
+/// What init does with the plan.
+fn exec(launch: &DaemonLaunch, socket: &OwnedFd) -> std::io::Error {
+    let keep =
+        launch.capabilities.iter().map(|name| CapabilitySet::from_name(&name["CAP_".len()..]).unwrap());
+    let keep = keep.fold(CapabilitySet::empty(), |all, one| all | one);
+    for capability in CapabilitySet::all().iter().filter(|c| !keep.contains(*c)) {
+        // Newer capabilities than the kernel's are refused.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+    // SAFETY: the number is not used by anything that this process still needs.
+    let number = unsafe { libc::dup2(socket.as_raw_fd(), launch.socket.get()) };
+    assert_eq!(number, launch.socket.get());
+    Command::new(&launch.program).args(&launch.args).env_clear().exec()
+}
+
+/// The process that serves: virtiofsd forks into its own process namespace.
+fn child_of(daemon: i32) -> i32 {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
+        if let Some(child) = children.split_whitespace().next() {
+            return child.parse().unwrap();
+        }
+        assert!(Instant::now() < deadline, "virtiofsd has no child");
+        std::thread::yield_now();
+    }
+}
