@@ -11,6 +11,7 @@ mod guests;
 mod input;
 mod lifecycle;
 mod process;
+#[path = "../support/scene.rs"]
 mod scene;
 mod storm;
 
