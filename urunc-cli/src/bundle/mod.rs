@@ -13,7 +13,7 @@ use oci_spec::runtime::Spec;
 
 pub use annotations::{GuestConfig, ImagePath};
 pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
-pub use spec::{ContainerSpec, SpecError, Terminal, User, WindowSize};
+pub use spec::{ContainerSpec, Mount, SpecError, Terminal, User, WindowSize};
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]

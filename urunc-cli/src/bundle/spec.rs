@@ -62,6 +62,28 @@ pub struct User {
     pub umask: Option<u32>,
 }
 
+/// An entry of `mounts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where the container sees it.
+    pub destination: PathBuf,
+    /// Kind of file system, if it is no bind mount.
+    pub kind: Option<String>,
+    /// What is mounted.
+    pub source: Option<PathBuf>,
+    /// Mount options.
+    pub options: Vec<String>,
+}
+
+impl Mount {
+    /// Whether it shows a file or directory of the host.
+    #[must_use]
+    pub fn is_bind(&self) -> bool {
+        self.kind.as_deref() == Some("bind")
+            || self.options.iter().any(|option| option == "bind" || option == "rbind")
+    }
+}
+
 /// What a specification says that concerns a monitor.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
@@ -79,6 +101,8 @@ pub struct ContainerSpec {
     pub user: User,
     /// `process.terminal`
     pub terminal: Terminal,
+    /// `mounts`
+    pub mounts: Vec<Mount>,
     /// `hostname`
     pub hostname: Option<String>,
     /// `linux.namespaces`
@@ -127,12 +151,22 @@ impl ContainerSpec {
                 umask: process.user().umask(),
             },
             terminal: terminal(process),
+            mounts: spec.mounts().iter().flatten().map(mount).collect(),
             hostname,
             namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
             memory_limit: memory_limit(limit)?,
             seccomp: linux.seccomp().is_some(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         })
+    }
+}
+
+fn mount(mount: &oci_spec::runtime::Mount) -> Mount {
+    Mount {
+        destination: mount.destination().clone(),
+        kind: mount.typ().clone(),
+        source: mount.source().clone(),
+        options: mount.options().clone().unwrap_or_default(),
     }
 }
 
