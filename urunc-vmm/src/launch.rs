@@ -25,6 +25,8 @@ pub struct Launch {
     pub control: Option<ControlPoint>,
     /// How it is asked to end.
     pub shutdown: Shutdown,
+    /// What it does when the guest resets itself.
+    pub on_reset: OnReset,
     /// What the user should know about this plan.
     pub warnings: Vec<Warning>,
 }
@@ -76,6 +78,8 @@ pub enum Role {
     VhostVsock,
     /// A Unix stream socket that already listens, for control connections.
     Control,
+    /// The write end of a pipe whose other end is watched; see [`OnReset::BootsAgain`].
+    Events,
 }
 
 /// Where a monitor serves its control interface, and in which language.
@@ -103,6 +107,17 @@ pub enum Shutdown {
     Terminate,
     /// By SIGKILL: the monitor ignores SIGTERM when it is the first process of its pid namespace.
     Kill,
+}
+
+/// What a monitor does when the guest resets itself, which is how many guests end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReset {
+    /// It ends.
+    Ends,
+    /// It would boot the guest again, for ever. Somebody must read the events that it writes to [`Role::Events`]
+    /// and end it: [`control::watch`](crate::control::watch), in a process of its own that ends with the monitor.
+    BootsAgain,
 }
 
 /// Something in a plan that the user should know.

@@ -35,6 +35,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod control;
 mod device;
 mod guest;
 mod host;
@@ -50,12 +51,12 @@ pub use device::{
 };
 pub use guest::{
     AddressError, Board, Boot, Character, CommandLine, CommandLineError, ConfigPlace, EncodeError, ExitPort,
-    Guest, GuestConfig, InterfaceAddress, Item, Network, Platform, PowerButton, Root, UnknownGuest,
+    Guest, GuestConfig, InterfaceAddress, Item, Network, Omission, Platform, PowerButton, Root, UnknownGuest,
     VirtioPci, Volume, Workload,
 };
 pub use host::{Arch, Host, KvmAccess, UnknownArch};
 pub use kernel::KernelImage;
-pub use launch::{ControlPoint, Document, Inherit, Launch, Role, Shutdown, Warning};
+pub use launch::{ControlPoint, Document, Inherit, Launch, OnReset, Role, Shutdown, Warning};
 pub use machine::{ControlSocket, Kernel, Kvm, Machine, Seccomp};
 pub use memory::{Memory, MemoryBounds, MemoryError};
 pub use monitor::{

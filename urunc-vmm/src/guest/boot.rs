@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Character;
+use super::{Character, Omission};
 
 /// What a guest wants from its machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Boot {
     /// Configuration that the guest reads from elsewhere than its command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<GuestConfig>,
+    /// What of the workload does not reach the guest; worth a line in the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omitted: Vec<Omission>,
 }
 
 /// A kernel command line: one line, without control characters.

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::Guest;
-use crate::Monitor;
+use crate::{DeviceId, Monitor};
 
 /// Something that cannot be told to a guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,16 @@ pub enum EncodeError {
         guest: Guest,
         /// What would work.
         remedy: &'static str,
+    },
+    /// The workload names a device that the machine does not have.
+    #[error("the machine of a {guest} guest has no {what} {id}")]
+    NoSuchDevice {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        id: DeviceId,
+        /// The guest.
+        guest: Guest,
     },
     /// A combination that does not exist.
     #[error("a {guest} guest does not run on {monitor}: it runs on {}", list(guest.monitors()))]

@@ -4,31 +4,25 @@
 //! tell from several, or from none, is refused. The environment is not passed: there is no place for it that such
 //! a kernel would know, and mixing it with the arguments would change them.
 
-use super::{Boot, Character, CommandLine, EncodeError, ExitPort, Guest, Item, Platform, Workload};
+use super::{
+    Boot, EncodeError, ExitPort, Guest, Item, Platform, Workload,
+    omission::Carries,
+    text::{COMMAND_LINE, finish, refuse, refuse_empty},
+};
 
-const FORMAT: &str = "command line";
+const GUEST: Guest = Guest::Generic;
 
 pub(super) fn boot(workload: &Workload) -> Result<Boot, EncodeError> {
-    let guest = Guest::Generic;
     for (index, argument) in workload.args.iter().enumerate() {
         let item = || Item::argument(index, argument);
-        if argument.is_empty() {
-            return Err(EncodeError::Empty { item: item(), guest, format: FORMAT });
-        }
-        if let Some(character) = argument.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            let character = Character(character);
-            return Err(EncodeError::Character { item: item(), character, guest, format: FORMAT });
-        }
+        refuse_empty(GUEST, COMMAND_LINE, item, argument)?;
+        refuse(GUEST, COMMAND_LINE, item, argument, |c| c.is_whitespace() || c.is_control())?;
     }
-    let line = workload.args.join(" ");
-    let command_line = CommandLine::new(line).map_err(|error| EncodeError::Character {
-        item: Item::Named("the list of arguments"),
-        character: error.0,
-        guest,
-        format: FORMAT,
-    })?;
+    // Whoever writes such a kernel is taken to know the board: how to power it off, and that its button may be
+    // pressed. `isa-debug-exit` is the one way to give QEMU an exit status.
     let platform = Platform { exit_port: ExitPort::DebugExit, ..Platform::default() };
-    Ok(Boot { command_line, platform, config: None })
+    let omitted = Carries { arguments: true, ..Carries::default() }.omitted(workload);
+    finish(GUEST, &workload.args, platform, omitted)
 }
 
 #[cfg(test)]
@@ -39,7 +33,7 @@ mod tests {
 
     fn line(args: &[&str]) -> Result<String, String> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        match boot(&Workload::new(Guest::Generic, args)) {
+        match boot(&Workload::new(GUEST, args)) {
             Ok(boot) => Ok(boot.command_line.as_str().to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -74,7 +68,7 @@ mod tests {
     proptest! {
         #[test]
         fn splitting_the_line_at_spaces_gives_back_the_arguments(args: Vec<String>) {
-            if let Ok(boot) = boot(&Workload::new(Guest::Generic, args.clone())) {
+            if let Ok(boot) = boot(&Workload::new(GUEST, args.clone())) {
                 let words: Vec<_> =
                     boot.command_line.as_str().split(' ').filter(|word| !word.is_empty()).collect();
                 prop_assert_eq!(words, args);

@@ -1,11 +1,11 @@
 //! What runs in a guest and what it is to know of its surroundings, before it is written down for a framework.
 
-use std::{fmt, net::IpAddr, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
-use super::{Boot, EncodeError, Guest, generic};
-use crate::{Arch, DeviceId, Machine, Monitor};
+use super::{
+    Boot, EncodeError, Guest, Network, freebsd, generic, hermit, linux, mewz, mirage, rumprun, unikraft,
+};
+use crate::{Arch, DeviceId, Disk, Machine, Monitor, Share, ShareKind};
 
 /// What is to run in a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub enum Root {
     Disk {
         /// Its name.
         id: DeviceId,
-        /// The type of file system on it, if known.
+        /// The type of file system on it (as in `mount -t`), if known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file_system: Option<String>,
     },
@@ -72,92 +72,6 @@ pub struct Volume {
     pub disk: DeviceId,
     /// Where to mount it.
     pub mount_point: String,
-}
-
-/// What a guest is to configure on one interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
-    /// Addresses, IPv4 and IPv6.
-    pub addresses: Vec<InterfaceAddress>,
-    /// Default gateways, at most one of each family.
-    #[serde(default)]
-    pub gateways: Vec<IpAddr>,
-    /// Name servers.
-    #[serde(default)]
-    pub name_servers: Vec<IpAddr>,
-}
-
-/// An address with the length of its network's prefix, as `10.0.0.2/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct InterfaceAddress {
-    address: IpAddr,
-    prefix: u8,
-}
-
-/// Text or numbers that are no address with a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an address with a prefix length like 10.0.0.2/24")]
-pub struct AddressError(String);
-
-impl InterfaceAddress {
-    /// Joins an address and a prefix length.
-    ///
-    /// # Errors
-    /// [`AddressError`] if the prefix is longer than the address.
-    pub fn new(address: IpAddr, prefix: u8) -> Result<Self, AddressError> {
-        let limit = if address.is_ipv4() { 32 } else { 128 };
-        if prefix > limit {
-            return Err(AddressError(format!("{address}/{prefix}")));
-        }
-        Ok(Self { address, prefix })
-    }
-
-    /// Returns the address.
-    #[must_use]
-    pub const fn address(self) -> IpAddr {
-        self.address
-    }
-
-    /// Returns the length of the network's prefix.
-    #[must_use]
-    pub const fn prefix(self) -> u8 {
-        self.prefix
-    }
-}
-
-impl fmt::Display for InterfaceAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl FromStr for InterfaceAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let parse = || {
-            let (address, prefix) = text.split_once('/')?;
-            // Digits only: `parse` alone would take "+8".
-            let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
-            Self::new(address.parse().ok()?, prefix.parse().ok().filter(|_| digits)?).ok()
-        };
-        parse().ok_or_else(|| AddressError(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for InterfaceAddress {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
-    }
-}
-
-impl From<InterfaceAddress> for String {
-    fn from(address: InterfaceAddress) -> Self {
-        address.to_string()
-    }
 }
 
 impl Workload {
@@ -185,32 +99,95 @@ impl Workload {
     /// # Errors
     /// [`EncodeError`] names what the framework's format cannot carry.
     pub fn boot(&self, machine: &Machine, monitor: Monitor, arch: Arch) -> Result<Boot, EncodeError> {
-        if !self.guest.monitors().contains(&monitor) {
-            return Err(EncodeError::Pair { guest: self.guest, monitor });
+        let guest = self.guest;
+        if !guest.monitors().contains(&monitor) {
+            return Err(EncodeError::Pair { guest, monitor });
         }
-        let _ = (machine, arch);
-        match self.guest {
+        if self.networks.len() > machine.nets.len() {
+            let what = format!("{} networks on {} interfaces", self.networks.len(), machine.nets.len());
+            return Err(EncodeError::Unsupported { what, guest, remedy: "add interfaces to the machine" });
+        }
+        let place = Place { machine, monitor, arch };
+        match guest {
+            Guest::Unikraft => unikraft::boot(self, place),
+            Guest::Rumprun => rumprun::boot(self, place),
+            Guest::Mirage => mirage::boot(self, place),
+            Guest::Mewz => mewz::boot(self, place),
+            Guest::Linux => linux::boot(self, place),
+            Guest::Hermit => hermit::boot(self, place),
+            Guest::Freebsd => freebsd::boot(self, place),
             Guest::Generic => generic::boot(self),
-            guest => Err(EncodeError::Unsupported {
-                what: "anything yet".to_owned(),
+        }
+    }
+}
+
+/// Where a workload runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) monitor: Monitor,
+    pub(super) arch: Arch,
+}
+
+impl<'a> Place<'a> {
+    /// Finds a disk, and its position among the guest's.
+    pub(super) fn disk(self, id: &DeviceId, guest: Guest) -> Result<(usize, &'a Disk), EncodeError> {
+        let found = self.machine.disks.iter().enumerate().find(|(_, disk)| disk.id == *id);
+        found.ok_or_else(|| EncodeError::NoSuchDevice { what: "disk", id: id.clone(), guest })
+    }
+
+    /// Finds a shared directory.
+    pub(super) fn share(self, tag: &DeviceId, guest: Guest) -> Result<&'a Share, EncodeError> {
+        let found = self.machine.shares.iter().find(|share| share.tag == *tag);
+        found.ok_or_else(|| EncodeError::NoSuchDevice { what: "shared directory", id: tag.clone(), guest })
+    }
+
+    /// Finds a directory that is shared by 9p, for guests without a virtiofs driver.
+    pub(super) fn nine_p(self, tag: &DeviceId, guest: Guest) -> Result<&'a Share, EncodeError> {
+        let share = self.share(tag, guest)?;
+        match share.kind {
+            ShareKind::NineP { .. } => Ok(share),
+            ShareKind::Virtiofs { .. } => Err(EncodeError::Unsupported {
+                what: "a virtiofs root".to_owned(),
                 guest,
-                remedy: "its encoder is not part of this milestone",
+                remedy: "share it by 9p",
             }),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Refuses volumes for guests that mount none.
+pub(super) fn refuse_volumes(workload: &Workload, remedy: &'static str) -> Result<(), EncodeError> {
+    match workload.volumes.first() {
+        Some(volume) => Err(EncodeError::Unsupported {
+            what: format!("the volume at {:?}", volume.mount_point),
+            guest: workload.guest,
+            remedy,
+        }),
+        None => Ok(()),
+    }
+}
 
-    #[test]
-    fn an_interface_address_has_a_prefix_that_fits() {
-        for text in ["10.0.0.2/24", "0.0.0.0/0", "fd00::2/64", "fd00::2/128"] {
-            assert_eq!(text.parse::<InterfaceAddress>().unwrap().to_string(), text);
-        }
-        for text in ["", "10.0.0.2", "10.0.0.2/33", "10.0.0.2/+8", "10.0.0.2/", "fd00::2/129", "a/8"] {
-            assert!(text.parse::<InterfaceAddress>().is_err(), "{text}");
-        }
+/// Refuses a root file system of a kind that the guest cannot mount.
+pub(super) fn refuse_root<T>(workload: &Workload, remedy: &'static str) -> Result<T, EncodeError> {
+    let what = match &workload.root {
+        Root::None => "no root file system",
+        Root::Initrd => "an initial ramdisk as root",
+        Root::Disk { .. } => "a disk as root",
+        Root::Share(_) => "a shared directory as root",
+    };
+    Err(EncodeError::Unsupported { what: what.to_owned(), guest: workload.guest, remedy })
+}
+
+/// Returns the only network of a guest whose format has a place for one.
+pub(super) fn only_network(workload: &Workload) -> Result<Option<&Network>, EncodeError> {
+    match workload.networks.as_slice() {
+        [] => Ok(None),
+        [network] => Ok(Some(network)),
+        several => Err(EncodeError::Unsupported {
+            what: format!("{} networks", several.len()),
+            guest: workload.guest,
+            remedy: "it configures one interface",
+        }),
     }
 }

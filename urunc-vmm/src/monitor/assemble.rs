@@ -3,7 +3,12 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{Monitor, PlanError};
-use crate::{DeviceId, Document, Inherit, Machine, Memory, Role, Warning, host::Host, launch::FIRST_FD};
+use crate::{
+    Character, ConfigPlace, DeviceId, Document, Inherit, Machine, Memory, Role, Warning, host::Host,
+    launch::FIRST_FD,
+};
+
+const CONFIG: &str = "guest configuration";
 
 /// Assigns descriptor numbers, in order, from [`FIRST_FD`] on.
 #[derive(Debug, Default)]
@@ -72,6 +77,36 @@ fn no_duplicates<'a>(
         Some(id) => Err(PlanError::Duplicate { what, id: id.clone() }),
         None => Ok(()),
     }
+}
+
+/// Refuses a command line that is not ASCII, for monitors whose loader does (linux-loader `src/cmdline`).
+pub(super) fn ascii_command_line(monitor: Monitor, machine: &Machine) -> Result<&str, PlanError> {
+    let line = machine.boot.command_line.as_str();
+    match line.chars().find(|c| !c.is_ascii()) {
+        Some(character) => Err(PlanError::CommandLineCharacter { monitor, character: Character(character) }),
+        None => Ok(line),
+    }
+}
+
+/// Returns the path of the initial ramdisk, which may be the guest's configuration.
+pub(super) fn initrd(machine: &Machine, descriptors: &mut Descriptors) -> Result<Option<String>, PlanError> {
+    match (&machine.initrd, config_for(machine, &ConfigPlace::Initrd)) {
+        (Some(_), Some(_)) => Err(PlanError::TwoInitrds),
+        (None, Some(contents)) => Ok(Some(descriptors.document(CONFIG, contents.to_vec()))),
+        (Some(initrd), None) => Ok(Some(path("the initrd's path", initrd)?.to_owned())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Returns the path of the disk after all others that is the guest's configuration.
+pub(super) fn config_disk(machine: &Machine, descriptors: &mut Descriptors) -> Option<String> {
+    let contents = config_for(machine, &ConfigPlace::LastDisk)?;
+    Some(descriptors.document(CONFIG, contents.to_vec()))
+}
+
+fn config_for<'a>(machine: &'a Machine, place: &ConfigPlace) -> Option<&'a [u8]> {
+    let config = machine.boot.config.as_ref().filter(|config| config.place == *place)?;
+    Some(&config.contents)
 }
 
 /// Returns a path as text: absolute, so that no monitor takes it for an option, a protocol or a descriptor.

@@ -127,7 +127,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
         },
         // Firecracker: MAX_SUPPORTED_VCPUS; the line of 2048 bytes with its NUL (src/vmm/src/arch).
         Monitor::Firecracker => Capabilities {
-            memory: mib(1, LARGE, 1),
+            memory: mib(2, LARGE, 1),
             max_vcpus: 32,
             max_command_line: 2047,
             kvm: KvmNeed::Required,
@@ -142,7 +142,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             control: ControlKind::Firecracker,
         },
         Monitor::CloudHypervisor => Capabilities {
-            memory: mib(2, LARGE, 2),
+            memory: mib(2, LARGE, 1),
             max_vcpus: 255,
             max_command_line: match arch {
                 Arch::X86_64 => (64 << 10) - 1,

@@ -144,9 +144,6 @@ pub enum PlanError {
         /// What the kernel declares of this kind.
         declared: String,
     },
-    /// Not implemented yet.
-    #[error("{0} is not implemented yet")]
-    NotYet(Monitor),
 }
 
 /// A kernel that a monitor cannot boot.

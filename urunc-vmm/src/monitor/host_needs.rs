@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Monitor, PlanError, qemu, solo5};
-use crate::{Host, KvmAccess, Machine};
+use super::{Monitor, PlanError, firecracker, qemu, solo5};
+use crate::{ConfigPlace, ControlSocket, Host, KvmAccess, Machine};
 
 /// A character device that a monitor opens itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,12 +78,18 @@ pub(super) fn device_nodes(
     Ok(nodes)
 }
 
-pub(super) fn host_files(monitor: Monitor, _machine: &Machine, host: &Host) -> HostFiles {
+pub(super) fn host_files(monitor: Monitor, machine: &Machine, host: &Host) -> HostFiles {
+    let place = machine.boot.config.as_ref().map(|config| &config.place);
+    let document = matches!(place, Some(ConfigPlace::Initrd | ConfigPlace::LastDisk));
+    let files = HostFiles { proc: document, ..HostFiles::default() };
     match monitor {
-        Monitor::Solo5Hvt | Monitor::Solo5Spt | Monitor::CloudHypervisor | Monitor::Firecracker => {
-            HostFiles::default()
+        Monitor::Solo5Hvt | Monitor::Solo5Spt | Monitor::CloudHypervisor => files,
+        Monitor::Qemu => HostFiles { data: qemu::data_dirs(host), ..files },
+        Monitor::Firecracker => {
+            let socket = Path::new(firecracker::SOCKET).parent().map(Path::to_owned);
+            let serves = machine.control == ControlSocket::On;
+            HostFiles { proc: true, socket_dir: socket.filter(|_| serves), ..files }
         }
-        Monitor::Qemu => HostFiles { data: qemu::data_dirs(host), ..HostFiles::default() },
     }
 }
 

@@ -3,7 +3,9 @@
 
 mod assemble;
 mod capabilities;
+mod cloud_hypervisor;
 mod error;
+mod firecracker;
 mod host_needs;
 mod qemu;
 mod solo5;
@@ -85,11 +87,8 @@ impl Monitor {
         match self {
             Self::Solo5Hvt | Self::Solo5Spt => solo5::accepts(self, kernel),
             Self::Qemu => qemu::accepts(kernel),
-            Self::Firecracker | Self::CloudHypervisor => Err(KernelMismatch::Format {
-                monitor: self,
-                found: kernel.format.name(),
-                accepted: "nothing yet",
-            }),
+            Self::Firecracker => firecracker::accepts(kernel),
+            Self::CloudHypervisor => cloud_hypervisor::accepts(kernel),
         }
     }
 
@@ -118,7 +117,8 @@ impl Monitor {
         let launch = match self {
             Self::Solo5Hvt | Self::Solo5Spt => solo5::plan(self, machine, host)?,
             Self::Qemu => qemu::plan(machine, host)?,
-            Self::Firecracker | Self::CloudHypervisor => return Err(PlanError::NotYet(self)),
+            Self::Firecracker => firecracker::plan(machine, host)?,
+            Self::CloudHypervisor => cloud_hypervisor::plan(machine, host)?,
         };
         match launch.args.iter().find(|arg| arg.contains('\0')) {
             Some(arg) => Err(PlanError::Nul { argument: arg.clone() }),

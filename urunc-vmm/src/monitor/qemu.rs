@@ -13,8 +13,8 @@ use super::{
     assemble::{self, Descriptors},
 };
 use crate::{
-    Arch, Board, ConfigPlace, Console, ControlPoint, ControlSocket, ExitPort, Host, KernelImage, Kvm,
-    KvmAccess, Launch, Machine, Memory, PowerButton, Role, Seccomp, Shutdown, Warning,
+    Arch, Board, Console, ControlPoint, ControlSocket, ExitPort, Host, KernelImage, Kvm, KvmAccess, Launch,
+    Machine, Memory, OnReset, PowerButton, Role, Seccomp, Shutdown, Warning,
     kernel::{Elf, ElfClass, Format},
 };
 use options::Options;
@@ -113,7 +113,7 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         args.pair("-append", machine.boot.command_line.as_str());
     }
     let mut descriptors = Descriptors::default();
-    if let Some(initrd) = initrd(machine, &mut descriptors)? {
+    if let Some(initrd) = assemble::initrd(machine, &mut descriptors)? {
         args.pair("-initrd", &initrd);
     }
 
@@ -147,6 +147,7 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
             PowerButton::Acts if control => Shutdown::Control,
             _ => Shutdown::Terminate,
         },
+        on_reset: OnReset::Ends,
         warnings,
     })
 }
@@ -206,15 +207,4 @@ fn cpu_options(acceleration: &Acceleration, host: &Host) -> Options {
 
 fn memory_options(memory: Memory) -> Options {
     Options::key("size", format_args!("{}M", memory.as_mib()))
-}
-
-fn initrd(machine: &Machine, descriptors: &mut Descriptors) -> Result<Option<String>, PlanError> {
-    match (&machine.initrd, &machine.boot.config) {
-        (Some(_), Some(config)) if config.place == ConfigPlace::Initrd => Err(PlanError::TwoInitrds),
-        (None, Some(config)) if config.place == ConfigPlace::Initrd => {
-            Ok(Some(descriptors.document("guest configuration", config.contents.clone())))
-        }
-        (Some(path), _) => Ok(Some(assemble::path("the initrd's path", path)?.to_owned())),
-        (None, _) => Ok(None),
-    }
 }

@@ -5,8 +5,8 @@
 
 use super::{KernelMismatch, Monitor, PlanError, assemble, host_needs::need_kvm};
 use crate::{
-    Access, Attachment, Character, Disk, Host, KernelImage, Launch, Machine, NetDevice, Seccomp, Shutdown,
-    TapName, Warning,
+    Access, Attachment, Character, Disk, Host, KernelImage, Launch, Machine, NetDevice, OnReset, Seccomp,
+    Shutdown, TapName, Warning,
     kernel::solo5::{Device, DeviceKind, Solo5},
 };
 
@@ -66,6 +66,7 @@ pub(super) fn plan(monitor: Monitor, machine: &Machine, host: &Host) -> Result<L
             Monitor::Solo5Hvt => Shutdown::Terminate,
             _ => Shutdown::Kill,
         },
+        on_reset: OnReset::Ends,
         warnings,
     })
 }

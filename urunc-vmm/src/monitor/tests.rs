@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    Boot, CommandLine, Kernel, Kvm, KvmAccess, Memory, PowerButton, Shutdown, TapHandover, Warning,
+    Boot, CommandLine, ControlSocket, Kernel, Kvm, KvmAccess, Memory, OnReset, PowerButton, Shutdown,
+    TapHandover, Warning,
     kernel::{
         Elf, ElfClass, ElfKind, Format, Load, Pvh,
         solo5::{Abi, Device, DeviceKind, Solo5},
@@ -47,8 +48,6 @@ fn fitting(monitor: Monitor) -> Machine {
     })
 }
 
-const DONE: [Monitor; 3] = [Monitor::Solo5Hvt, Monitor::Solo5Spt, Monitor::Qemu];
-
 #[test]
 fn a_solo5_kernel_runs_only_on_its_own_tender_and_the_message_says_which() {
     for (monitor, image, message) in [
@@ -73,6 +72,22 @@ fn a_solo5_kernel_runs_only_on_its_own_tender_and_the_message_says_which() {
             "the kernel has no PVH entry (a note of owner Xen, type 18); qemu does not boot it",
         ),
         (
+            Monitor::CloudHypervisor,
+            image(Elf { pvh: None, ..elf() }),
+            "the kernel has no PVH entry (a note of owner Xen, type 18); cloud-hypervisor does not boot it",
+        ),
+        (
+            Monitor::Firecracker,
+            image(Elf { pvh: Some(Pvh { entry: 0, in_last_segment: false }), ..elf() }),
+            "the kernel has no PVH entry (a note of owner Xen, type 18) in its last note segment; firecracker does \
+             not boot it",
+        ),
+        (
+            Monitor::Firecracker,
+            KernelImage { arch: Arch::X86_64, format: Format::BzImage },
+            "the kernel is a Linux bzImage; firecracker boots 64-bit ELF (for Linux: vmlinux)",
+        ),
+        (
             Monitor::Qemu,
             KernelImage { arch: Arch::Aarch64, format: Format::Arm64Image },
             "the kernel is for aarch64, but this host is x86_64",
@@ -85,7 +100,7 @@ fn a_solo5_kernel_runs_only_on_its_own_tender_and_the_message_says_which() {
 /// Weaknesses 2, 3 and 33 of the monitors reference.
 #[test]
 fn memory_out_of_bounds_is_refused_with_the_bounds_and_the_value() {
-    for monitor in DONE {
+    for monitor in Monitor::ALL {
         for asked in [Memory::bytes(1), Memory::bytes(1 << 50)] {
             let machine = Machine { memory: asked, ..fitting(monitor) };
             let message = monitor.plan(&machine, &host()).unwrap_err().to_string();
@@ -141,10 +156,11 @@ fn qemu_uses_kvm_emulates_with_a_warning_or_fails_as_configured() {
         Monitor::Qemu.plan(&machine, &without).unwrap_err().to_string(),
         "qemu cannot use KVM, which the configuration requires: there is no /dev/kvm"
     );
-    assert_eq!(
-        Monitor::Solo5Hvt.plan(&fitting(Monitor::Solo5Hvt), &without).unwrap_err().to_string(),
-        "hvt cannot use KVM, which it cannot do without: there is no /dev/kvm"
-    );
+    for monitor in [Monitor::Solo5Hvt, Monitor::Firecracker, Monitor::CloudHypervisor] {
+        let message = format!("{monitor} cannot use KVM, which it cannot do without: there is no /dev/kvm");
+        assert_eq!(monitor.plan(&fitting(monitor), &without).unwrap_err().to_string(), message);
+        assert_eq!(monitor.device_nodes(&fitting(monitor), &without).unwrap_err().to_string(), message);
+    }
     Monitor::Solo5Spt.plan(&fitting(Monitor::Solo5Spt), &without).unwrap();
 }
 
@@ -170,13 +186,24 @@ fn a_monitor_is_asked_to_end_in_a_way_that_it_heeds() {
     assert_eq!(hvt.shutdown, Shutdown::Terminate);
     let spt = Monitor::Solo5Spt.plan(&fitting(Monitor::Solo5Spt), &host()).unwrap();
     assert_eq!(spt.shutdown, Shutdown::Kill);
+    let firecracker = |machine: &Machine| Monitor::Firecracker.plan(machine, &host()).unwrap().shutdown;
+    assert_eq!(firecracker(&machine), Shutdown::Kill);
+    machine.boot.platform.power_button = PowerButton::Acts;
+    assert_eq!(firecracker(&machine), Shutdown::Control);
+    machine.control = ControlSocket::Off;
+    assert_eq!(firecracker(&machine), Shutdown::Kill);
+    let cloud_hypervisor = Monitor::CloudHypervisor.plan(&machine, &host()).unwrap();
+    assert_eq!(cloud_hypervisor.shutdown, Shutdown::Terminate);
+    assert_eq!(cloud_hypervisor.on_reset, OnReset::BootsAgain);
 }
 
 #[test]
 fn a_command_line_longer_than_the_monitor_takes_is_refused() {
-    for monitor in DONE {
+    for monitor in Monitor::ALL {
         let max = monitor.capabilities(Arch::X86_64).max_command_line;
-        for (size, fits) in [(max, true), (max + 1, false)] {
+        // Firecracker adds words of its own.
+        let added = if monitor == Monitor::Firecracker { 48 } else { 0 };
+        for (size, fits) in [(max - added, true), (max + 1 - added, false)] {
             let command_line = CommandLine::new("x".repeat(size)).unwrap();
             let machine = Machine { boot: Boot { command_line, ..Boot::default() }, ..fitting(monitor) };
             assert_eq!(monitor.plan(&machine, &host()).is_ok(), fits, "{monitor} {size}");
@@ -186,7 +213,7 @@ fn a_command_line_longer_than_the_monitor_takes_is_refused() {
 
 #[test]
 fn a_machine_and_its_launch_survive_being_stored() {
-    for monitor in DONE {
+    for monitor in Monitor::ALL {
         let machine = fitting(monitor);
         let text = serde_json::to_string(&machine).unwrap();
         assert_eq!(serde_json::from_str::<Machine>(&text).unwrap(), machine);

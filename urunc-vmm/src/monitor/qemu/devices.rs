@@ -2,8 +2,8 @@
 
 use super::{Args, Options};
 use crate::{
-    Access, Arch, Attachment, Board, ConfigPlace, Machine, Monitor, NetBackend, NetDevice, PlanError, Role,
-    Share, ShareKind, VirtioPci, Vsock,
+    Access, Arch, Attachment, Board, Machine, Monitor, NetBackend, NetDevice, PlanError, Role, Share,
+    ShareKind, VirtioPci, Vsock,
     monitor::assemble::{self, Descriptors},
 };
 
@@ -36,9 +36,7 @@ pub(super) fn add(
         let path = assemble::path("a disk's path", &disk.path)?;
         add_disk(args, bus, disk.id.as_str(), path, disk.access);
     }
-    if let Some(config) = machine.boot.config.as_ref().filter(|config| config.place == ConfigPlace::LastDisk)
-    {
-        let path = descriptors.document("guest configuration", config.contents.clone());
+    if let Some(path) = assemble::config_disk(machine, descriptors) {
         add_disk(args, bus, CONFIG_DISK, &path, Access::ReadOnly);
     }
     for share in &machine.shares {

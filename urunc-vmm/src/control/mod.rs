@@ -1,0 +1,3 @@
+//! Talking to a running monitor.
+mod events;
+pub use events::{Watched, watch};
