@@ -1,0 +1,416 @@
+//! Making what an [`Attachment`] says, and taking it away again. The same list of parts is walked forwards to
+//! attach and backwards to detach, so the two cannot drift apart.
+//!
+//! ```text
+//!   dynamic:  TAP ─▶ ingress hook of the interface ─▶ offer by name ─▶ filter on the interface
+//!   static:   TAP ─▶ nftables table ─▶ forwarding ─▶ offer by name
+//! ```
+//! The filter on the container's interface is made last and removed first: without a TAP device behind it, it
+//! swallows whatever arrives.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::attachment::{Attachment, Connection, Handover, Qdisc, STATIC_HOST, STATIC_PREFIX};
+use crate::names::{IfIndex, IfName};
+use crate::namespace::{HostNetwork, NetNs, NsError, NsId};
+use crate::netlink::link::Link;
+use crate::netlink::tc::{self, IngressQdisc};
+use crate::netlink::{NetlinkError, Socket, nft};
+use crate::owner::{Owner, read_alias};
+use crate::run::{Here, RunError};
+use crate::sysctl::{self, State, Switch, SysctlError};
+use crate::tap;
+
+/// Why a guest was not attached. What had been made by then is gone again, except with
+/// [`AttachError::NotUndone`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The plan is for another namespace than the one that the thread is in.
+    #[error("this plan is for network namespace {planned}, not for {here}")]
+    Elsewhere {
+        /// The plan's namespace.
+        planned: NsId,
+        /// The thread's namespace.
+        here: NsId,
+    },
+    /// The name is in use. Whatever has it was not touched.
+    #[error("TAP device {name} already exists; if an earlier start left it, detach that first")]
+    TapTaken {
+        /// The name.
+        name: IfName,
+    },
+    /// The device was not made.
+    #[error("cannot create TAP device {name}")]
+    CreateTap {
+        /// Its name.
+        name: IfName,
+        /// What the kernel said; ENOENT means that the host has no /dev/net/tun.
+        source: io::Error,
+    },
+    /// The device was made and then taken away or renamed by somebody.
+    #[error("TAP device {name} vanished while it was set up")]
+    Vanished {
+        /// Its name.
+        name: IfName,
+    },
+    /// The device cannot be handed over by name.
+    #[error("cannot offer TAP device {name} to user {uid}")]
+    Offer {
+        /// Its name.
+        name: IfName,
+        /// The user.
+        uid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a change.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The kernel refused to turn a switch.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// Attaching failed, and so did cleaning up after it; [`detach`] with the same plan finishes the job.
+    #[error("cannot undo a failed attachment ({undo})")]
+    NotUndone {
+        /// Why it was to be undone.
+        source: Box<AttachError>,
+        /// What could not be undone.
+        undo: DetachError,
+    },
+}
+
+impl AttachError {
+    /// Whether the step that failed may have had its effect all the same.
+    fn is_uncertain(&self) -> bool {
+        matches!(self, AttachError::Netlink(error) if error.is_uncertain())
+    }
+}
+
+/// Why something of an attachment may still be there. Every part was tried, whatever happened to the others
+/// (F3).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetachError {
+    /// The attachment is in another namespace than the one that the thread is in. Nothing was touched, and
+    /// this is no success (F2).
+    #[error("this attachment is in network namespace {recorded}, not in {here}")]
+    Elsewhere {
+        /// The attachment's namespace.
+        recorded: NsId,
+        /// The thread's namespace.
+        here: NsId,
+    },
+    /// Some parts could not be removed.
+    #[error("cannot remove all of an attachment: {}", chains(failures))]
+    Parts {
+        /// One error for each such part.
+        failures: Vec<PartError>,
+    },
+}
+
+/// Why one part of an attachment was not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartError {
+    /// The kernel refused a change.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The kernel refused to turn a switch.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+}
+
+/// Each error with its cause; there is no one source among several.
+fn chains(failures: &[PartError]) -> String {
+    let chain = |error: &PartError| {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        format!("{error}{}", cause.unwrap_or_default())
+    };
+    failures.iter().map(chain).collect::<Vec<_>>().join("; ")
+}
+
+/// An attached TAP device, as the monitor is to get it.
+#[derive(Debug)]
+pub enum Tap {
+    /// Open, close-on-exec. The device goes when the last copy of this descriptor is closed.
+    Descriptor(OwnedFd),
+    /// Ready to be attached by its name. [`settle`](crate::settle) when the monitor runs.
+    Named,
+}
+
+/// One thing that an attachment consists of.
+#[derive(Debug, Clone, Copy)]
+enum Part<'a> {
+    /// The TAP device and all that goes with it: its link, its address in static mode, its own redirect in
+    /// dynamic mode.
+    Tap,
+    /// The ingress hook of the container's interface.
+    Hook,
+    /// The filter there.
+    Filter,
+    /// The nftables table.
+    Table(&'a str),
+    /// Forwarding on the container's interface, and what it was before.
+    Forwarding(State),
+    /// The device is made persistent for this user and let go of.
+    Offer(u32),
+}
+
+/// What an attachment consists of, in the order of making.
+fn parts(of: &Attachment) -> Vec<Part<'_>> {
+    let mut parts = vec![Part::Tap];
+    match &of.connection {
+        Connection::Redirect { qdisc: Qdisc::Made } => parts.push(Part::Hook),
+        Connection::Redirect { qdisc: Qdisc::Found } => (),
+        Connection::Masquerade { table, forwarding } => {
+            parts.extend([Part::Table(table), Part::Forwarding(*forwarding)]);
+        }
+    }
+    if let Handover::Name { uid } = of.handover {
+        parts.push(Part::Offer(uid));
+    }
+    if matches!(of.connection, Connection::Redirect { .. }) {
+        parts.push(Part::Filter);
+    }
+    parts
+}
+
+/// Makes everything that the plan says, or nothing.
+///
+/// Call it after the plan has been recorded. The device is new (an existing one of that name is an error, not
+/// reused: N8), up, has the container interface's MTU, and no IPv6 address of its own (N21).
+///
+/// # Errors
+/// [`AttachError`] names the step. After any error but [`AttachError::NotUndone`] the namespace is as before.
+pub fn attach(here: &Here, plan: &Attachment) -> Result<Tap, AttachError> {
+    if here.id() != plan.namespace {
+        return Err(AttachError::Elsewhere { planned: plan.namespace, here: here.id() });
+    }
+    let mut bench = Bench { here, plan, socket: Socket::route(here)?, tap: None };
+    let mut made = Vec::new();
+    for part in parts(plan) {
+        if let Err(source) = bench.make(part) {
+            #[cfg(test)]
+            if crate::faults::crashed() {
+                return Err(source);
+            }
+            if source.is_uncertain() {
+                made.push(part);
+            }
+            // Only what this call made: an object of the same mark may be a running container's.
+            return Err(match bench.remove_all(&made) {
+                Ok(()) => source,
+                Err(undo) => AttachError::NotUndone { source: Box::new(source), undo },
+            });
+        }
+        made.push(part);
+    }
+    log::debug!("attached {} to {} for container {}", plan.tap, plan.uplink, plan.owner.container());
+    Ok(bench.tap.map_or(Tap::Named, Tap::Descriptor))
+}
+
+/// Removes what the record lists, and succeeds when all of it is gone, in whatever state it was found.
+///
+/// Objects of others stay: a filter is ours by its mark, a TAP device by its alias, a table by its name; an
+/// ingress qdisc goes only if it was made for this attachment and nobody else has filters there (N10, N11).
+///
+/// # Errors
+/// [`DetachError::Parts`] lists what could not be removed; the rest is removed, and a second call tries again.
+pub fn detach(here: &Here, record: &Attachment) -> Result<(), DetachError> {
+    if here.id() != record.namespace {
+        return Err(DetachError::Elsewhere { recorded: record.namespace, here: here.id() });
+    }
+    let socket = Socket::route(here).map_err(one)?;
+    let result = Bench { here, plan: record, socket, tap: None }.remove_all(&parts(record));
+    log::debug!("detached {} from {}", record.tap, record.uplink);
+    result
+}
+
+/// Removes everything that carries an owner's mark, for when its record is lost.
+///
+/// What cannot be marked stays: an empty ingress qdisc, which is harmless, and the switch for forwarding.
+///
+/// # Errors
+/// As [`detach`].
+pub fn detach_unrecorded(here: &Here, owner: &Owner) -> Result<(), DetachError> {
+    let mut socket = Socket::route(here).map_err(one)?;
+    let links = socket.links().map_err(one)?;
+    let (own, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| is_tap_of(link, owner));
+    let mut results: Vec<Result<(), NetlinkError>> =
+        others.iter().map(|link| remove_filters(&mut socket, link.index, &link.name, owner)).collect();
+    results.extend(own.iter().map(|link| socket.delete_link(link)));
+    results.push(nft::delete_table(here, &owner.table_name()));
+    collect(results.into_iter().map(|result| result.map_err(PartError::from)))
+}
+
+/// What became of an attachment whose namespace was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The namespace is there, and nothing of the attachment is left in it.
+    Detached,
+    /// The path leads nowhere, or somewhere else: the namespace is gone, and all that was in it.
+    NamespaceGone,
+}
+
+/// Why an attachment was not released.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The namespace may be there and cannot be opened.
+    #[error(transparent)]
+    Open(#[from] NsError),
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Something is left.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
+}
+
+/// Finds the record's namespace at `path` and detaches there.
+///
+/// A path that has gone, or leads to another namespace than the recorded one, is
+/// [`Released::NamespaceGone`], and nothing is touched: there is no second guess (N3).
+///
+/// # Errors
+/// [`ReleaseError`] says whether opening, entering or detaching failed.
+pub fn release(path: impl AsRef<Path>, record: &Attachment) -> Result<Released, ReleaseError> {
+    let namespace = match NetNs::open(path) {
+        Ok(namespace) if namespace.id() == record.namespace => namespace,
+        Ok(_) | Err(NsError::Missing { .. } | NsError::NotNetwork { .. }) => {
+            return Ok(Released::NamespaceGone);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // Whatever namespace the record names, the objects in it are ours; not even the host's should keep them.
+    namespace.with_host(HostNetwork::Allow).run(|here| detach(here, record))??;
+    Ok(Released::Detached)
+}
+
+/// One walk along the parts, forwards or backwards.
+struct Bench<'a> {
+    here: &'a Here,
+    plan: &'a Attachment,
+    socket: Socket,
+    /// The device's descriptor, from when it is made until it is let go of.
+    tap: Option<OwnedFd>,
+}
+
+impl Bench<'_> {
+    fn make(&mut self, part: Part<'_>) -> Result<(), AttachError> {
+        let plan = self.plan;
+        let uplink = (plan.uplink_index, &plan.uplink);
+        match part {
+            Part::Tap => self.tap = Some(self.make_tap()?),
+            Part::Hook => self.socket.add_ingress_qdisc(uplink.0, uplink.1)?,
+            Part::Filter => {
+                let tap = self.tap_link()?;
+                self.socket.add_redirect(uplink, (tap.index, &tap.name), plan.owner.mark())?;
+            }
+            Part::Table(table) => nft::masquerade(self.here, table, STATIC_HOST, uplink)?,
+            Part::Forwarding(_) => sysctl::set(self.here, Switch::Ipv4Forwarding, uplink.1, State::On)?,
+            Part::Offer(uid) => {
+                let failed = |source| AttachError::Offer { name: plan.tap.clone(), uid, source };
+                self.tap.take().map_or(Ok(()), |tap| tap::offer_by_name(tap, uid)).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until this returns, the descriptor is the only thing that keeps the device; any failure drops both.
+    fn make_tap(&mut self) -> Result<OwnedFd, AttachError> {
+        let plan = self.plan;
+        let fd = tap::make(self.here, &plan.tap).map_err(|source| match source.kind() {
+            io::ErrorKind::ResourceBusy => AttachError::TapTaken { name: plan.tap.clone() },
+            _ => AttachError::CreateTap { name: plan.tap.clone(), source },
+        })?;
+        let link = self.tap_link()?;
+        self.socket.prepare_link(&link, &plan.owner.alias(), plan.mtu)?;
+        match sysctl::set(self.here, Switch::Ipv6Disabled, &link.name, State::On) {
+            Err(error) if !error.is_absent() => return Err(error.into()),
+            _ => (), // a kernel without IPv6 has no such switch, and no need of it
+        }
+        match plan.connection {
+            Connection::Redirect { .. } => {
+                let tap = (link.index, &link.name);
+                self.socket.add_ingress_qdisc(tap.0, tap.1)?;
+                self.socket.add_redirect(tap, (plan.uplink_index, &plan.uplink), plan.owner.mark())?;
+            }
+            Connection::Masquerade { .. } => {
+                self.socket.add_address(&link, STATIC_HOST, STATIC_PREFIX)?;
+                sysctl::set(self.here, Switch::Ipv4Forwarding, &link.name, State::On)?;
+            }
+        }
+        self.socket.raise_link(&link)?;
+        Ok(fd)
+    }
+
+    fn tap_link(&mut self) -> Result<Link, AttachError> {
+        let name = &self.plan.tap;
+        self.socket.link(name)?.ok_or_else(|| AttachError::Vanished { name: name.clone() })
+    }
+
+    /// Removes the parts in reverse, every one whatever became of the others.
+    fn remove_all(&mut self, parts: &[Part<'_>]) -> Result<(), DetachError> {
+        collect(parts.iter().rev().map(|part| self.remove(*part)))
+    }
+
+    fn remove(&mut self, part: Part<'_>) -> Result<(), PartError> {
+        let Attachment { owner, tap, uplink, uplink_index, .. } = self.plan;
+        let index = *uplink_index;
+        match part {
+            Part::Tap => match self.socket.link(tap)? {
+                Some(link) if is_tap_of(&link, owner) => self.socket.delete_link(&link)?,
+                _ => (),
+            },
+            Part::Hook => {
+                let ours = self.socket.ingress_qdisc(index)? == Some(IngressQdisc::Ingress);
+                if ours && self.socket.ingress_filters(index)?.is_empty() {
+                    self.socket.delete_ingress_qdisc(index, uplink)?;
+                }
+            }
+            Part::Filter => remove_filters(&mut self.socket, index, uplink, owner)?,
+            Part::Table(table) => nft::delete_table(self.here, table)?,
+            Part::Forwarding(State::On) => (),
+            Part::Forwarding(State::Off) => {
+                // The same interface only: another one of that name has a switch of its own.
+                if self.socket.link(uplink)?.is_some_and(|link| link.index == index) {
+                    sysctl::set(self.here, Switch::Ipv4Forwarding, uplink, State::Off)?;
+                }
+            }
+            Part::Offer(_) => (), // goes with the device
+        }
+        Ok(())
+    }
+}
+
+/// Removes the owner's filters at an interface's ingress. One takes all its duplicates along.
+fn remove_filters(
+    socket: &mut Socket,
+    index: IfIndex,
+    name: &IfName,
+    owner: &Owner,
+) -> Result<(), NetlinkError> {
+    let filters = socket.ingress_filters(index)?;
+    let own = filters.iter().filter(|f| f.priority == tc::PRIORITY && f.mark == Some(owner.mark()));
+    own.map(|filter| socket.delete_redirect((index, name), filter.handle)).collect()
+}
+
+/// Whether this is the owner's TAP device: by the mark in its alias, not by its name.
+fn is_tap_of(link: &Link, owner: &Owner) -> bool {
+    let alias = link.alias.as_deref().and_then(read_alias);
+    alias.is_some_and(|(mark, _)| mark == owner.mark())
+}
+
+/// All that failed, if anything did. Every result is waited for first.
+fn collect(results: impl Iterator<Item = Result<(), PartError>>) -> Result<(), DetachError> {
+    let failures: Vec<PartError> = results.filter_map(Result::err).collect();
+    if failures.is_empty() { Ok(()) } else { Err(DetachError::Parts { failures }) }
+}
+
+fn one(failure: NetlinkError) -> DetachError {
+    DetachError::Parts { failures: vec![failure.into()] }
+}

@@ -1,0 +1,255 @@
+//! Conversation with the kernel over netlink sockets. This file asks and listens; what is asked is in `link`,
+//! `route`, `tc` and `nft`, how attributes are laid out in `wire`.
+//!
+//! `neli` brings the socket and the message frame. Its lowest socket type is used, for three reasons: its
+//! router starts a thread, which is forbidden here; its `NlSocketHandle` reads without `MSG_TRUNC`, so that a
+//! truncated answer would pass for a complete one; and it sends one message at a time, while nf_tables wants
+//! a batch in one datagram.
+
+mod error;
+pub(crate) mod link;
+pub(crate) mod nft;
+pub(crate) mod route;
+pub(crate) mod tc;
+pub(crate) mod wire;
+
+use std::fmt::Arguments;
+use std::io::{self, Cursor};
+use std::time::Duration;
+
+use neli::attr::Attribute;
+use neli::consts::nl::{NlmF, Nlmsg, NlmsgerrAttr};
+use neli::consts::socket::{Msg, NlFamily};
+use neli::err::{Nlmsgerr, SocketError};
+use neli::nl::{NlPayload, Nlmsghdr, NlmsghdrBuilder};
+use neli::socket::NlSocket;
+use neli::types::Buffer;
+use neli::utils::Groups;
+use neli::{FromBytes, ToBytes};
+use rustix::net::sockopt;
+
+pub use self::error::NetlinkError;
+use self::wire::Payload;
+use crate::run::Here;
+use crate::sys;
+
+/// What the kernel offers for a dump at once, at most (`netlink_dump`, net/netlink/af_netlink.c).
+const DUMP_CHUNK: usize = 32 * 1024;
+/// How often a dump that the kernel could not take in one piece is asked for again.
+const DUMP_ATTEMPTS: usize = 16;
+/// The kernel answers before `send` returns; an answer that is not there after this long never comes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One netlink socket, which speaks to the namespace that it was opened in wherever it is used.
+pub(crate) struct Socket {
+    inner: NlSocket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+/// One received message: its type, its flags and its payload.
+type Answer = Nlmsghdr<u16, Buffer>;
+
+impl Socket {
+    /// Opens a socket in the namespace that the calling thread is in, as `here` proves.
+    pub(crate) fn open(_here: &Here, family: NlFamily) -> Result<Self, NetlinkError> {
+        let open = || -> io::Result<NlSocket> {
+            let inner = NlSocket::connect(family, None, Groups::empty())?;
+            inner.enable_ext_ack(true)?;
+            sockopt::set_socket_timeout(sys::descriptor(&inner), sockopt::Timeout::Recv, Some(PATIENCE))?;
+            Ok(inner)
+        };
+        let inner = open().map_err(|source| NetlinkError::Open { source })?;
+        Ok(Socket { inner, buffer: vec![0; DUMP_CHUNK], sequence: 0 })
+    }
+
+    /// Opens a routing socket (rtnetlink(7)).
+    pub(crate) fn route(here: &Here) -> Result<Self, NetlinkError> {
+        Socket::open(here, NlFamily::Route)
+    }
+
+    /// The socket beneath, to subscribe to groups and to poll.
+    pub(crate) fn inner(&self) -> &NlSocket {
+        &self.inner
+    }
+
+    /// Asks for a change and waits until the kernel has made it.
+    pub(crate) fn change(
+        &mut self,
+        attempt: Arguments<'_>,
+        kind: impl Into<u16>,
+        flags: NlmF,
+        payload: Payload,
+    ) -> Result<(), NetlinkError> {
+        let request = self.frame(kind.into(), NlmF::REQUEST | NlmF::ACK | flags, payload);
+        self.carry_out(attempt, request)
+    }
+
+    /// Sends several messages in one datagram and waits for the verdict on all of them: the last one asks for
+    /// an acknowledgement, and the first that fails is answered before that.
+    pub(crate) fn batch(
+        &mut self,
+        attempt: Arguments<'_>,
+        messages: Vec<(u16, NlmF, Payload)>,
+    ) -> Result<(), NetlinkError> {
+        let framed = messages
+            .into_iter()
+            .map(|(kind, flags, payload)| self.frame(kind, NlmF::REQUEST | flags, payload))
+            .collect::<Result<Vec<_>, _>>();
+        self.carry_out(attempt, framed.map(|parts| parts.concat()))
+    }
+
+    /// Asks for one object and gives its payload to `read`.
+    pub(crate) fn get<T>(
+        &mut self,
+        attempt: Arguments<'_>,
+        kind: impl Into<u16>,
+        payload: Payload,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<T, NetlinkError> {
+        let request = self.frame(kind.into(), NlmF::REQUEST, payload);
+        self.send(attempt, request)?;
+        let answer = self.first_answer(attempt)?;
+        let body = answer.get_payload().and_then(|body| read(body.as_ref()));
+        body.ok_or_else(|| NetlinkError::malformed(attempt))
+    }
+
+    /// Asks for a table of objects and gives each one's payload to `read`, which may pass it over.
+    ///
+    /// The kernel hands a table out in chunks and says if it changed in between (`NLM_F_DUMP_INTR`). Such a
+    /// dump, or one of which a chunk did not fit our buffer, is thrown away and asked for again.
+    pub(crate) fn dump<T>(
+        &mut self,
+        attempt: Arguments<'_>,
+        kind: impl Into<u16>,
+        payload: &Payload,
+        mut read: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        let kind = kind.into();
+        for _ in 0..DUMP_ATTEMPTS {
+            let request = self.frame(kind, NlmF::REQUEST | NlmF::DUMP, payload.clone());
+            self.send(attempt, request)?;
+            let mut found = Vec::new();
+            let mut whole = true;
+            let mut done = false;
+            while !done {
+                let Some(chunk) = self.receive(attempt)? else {
+                    whole = false;
+                    continue;
+                };
+                for answer in chunk {
+                    whole &= !answer.nl_flags().contains(NlmF::DUMP_INTR);
+                    done |= *answer.nl_type() == u16::from(Nlmsg::Done);
+                    found.extend(answer.get_payload().and_then(|body| read(body.as_ref())));
+                }
+            }
+            if whole {
+                return Ok(found);
+            }
+            log::debug!("{attempt}: the table changed while it was read; reading it again");
+        }
+        Err(NetlinkError::Unsteady { attempt: attempt.to_string(), attempts: DUMP_ATTEMPTS })
+    }
+
+    /// Sends a change and waits for the verdict.
+    fn carry_out(
+        &mut self,
+        attempt: Arguments<'_>,
+        request: Result<Vec<u8>, SocketError>,
+    ) -> Result<(), NetlinkError> {
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| NetlinkError::Open { source })?;
+        self.send(attempt, request)?;
+        self.first_answer(attempt)?;
+        #[cfg(test)]
+        crate::faults::point()
+            .map_err(|source| NetlinkError::Exchange { attempt: attempt.to_string(), source })?;
+        Ok(())
+    }
+
+    fn frame(&mut self, kind: u16, flags: NlmF, payload: Payload) -> Result<Vec<u8>, SocketError> {
+        self.sequence += 1;
+        let message = NlmsghdrBuilder::default()
+            .nl_type(kind)
+            .nl_flags(flags)
+            .nl_seq(self.sequence)
+            .nl_payload(NlPayload::Payload(Buffer::from(payload.into_bytes())))
+            .build()?;
+        let mut bytes = Cursor::new(Vec::new());
+        message.to_bytes(&mut bytes)?;
+        Ok(bytes.into_inner())
+    }
+
+    fn send(
+        &self,
+        attempt: Arguments<'_>,
+        request: Result<Vec<u8>, SocketError>,
+    ) -> Result<(), NetlinkError> {
+        let request =
+            request.map_err(|source| NetlinkError::Encode { attempt: attempt.to_string(), source })?;
+        match self.inner.send(&request, Msg::empty()) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(NetlinkError::Exchange { attempt: attempt.to_string(), source }),
+        }
+    }
+
+    fn first_answer(&mut self, attempt: Arguments<'_>) -> Result<Answer, NetlinkError> {
+        let answers = self.receive(attempt)?;
+        answers.and_then(|a| a.into_iter().next()).ok_or_else(|| NetlinkError::malformed(attempt))
+    }
+
+    /// Reads one datagram and takes it apart; none if it did not fit, in which case the buffer has grown.
+    pub(crate) fn receive(&mut self, attempt: Arguments<'_>) -> Result<Option<Vec<Answer>>, NetlinkError> {
+        let length = loop {
+            match self.inner.recv(&mut self.buffer, Msg::TRUNC) {
+                Ok((length, _)) => break length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(source) => return Err(NetlinkError::Exchange { attempt: attempt.to_string(), source }),
+            }
+        };
+        if length > self.buffer.len() {
+            self.buffer.resize(length.next_power_of_two(), 0);
+            return Ok(None);
+        }
+        let answers = take_apart(&self.buffer[..length]);
+        let answers = answers.ok_or_else(|| NetlinkError::malformed(attempt))?;
+        answers.into_iter().map(|answer| refusal(attempt, answer)).collect::<Result<_, _>>().map(Some)
+    }
+}
+
+/// Splits a datagram into messages. Each is read on its own, up to where its header says that it ends, because
+/// neli's reader leaves the attributes of an acknowledgement lying.
+fn take_apart(mut datagram: &[u8]) -> Option<Vec<Answer>> {
+    let mut messages = Vec::new();
+    while !datagram.is_empty() {
+        let length = usize::try_from(u32::from_ne_bytes(*datagram.first_chunk()?)).ok()?;
+        if length < 16 || length > datagram.len() {
+            return None;
+        }
+        messages.push(Answer::from_bytes(&mut Cursor::new(&datagram[..length])).ok()?);
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(messages)
+}
+
+/// Turns an answer that says "no" into an error: an error message, or the end of a dump that failed.
+fn refusal(attempt: Arguments<'_>, mut answer: Answer) -> Result<Answer, NetlinkError> {
+    if let NlPayload::DumpExtAck(end) = answer.nl_payload()
+        && *end.error() != 0
+    {
+        return Err(NetlinkError::refused(attempt, *end.error(), text(end)));
+    }
+    match answer.get_err() {
+        Some(error) => Err(NetlinkError::refused(attempt, *error.error(), text(&error))),
+        None => Ok(answer),
+    }
+}
+
+/// The kernel's own words, where it has some (`NLMSGERR_ATTR_MSG`, linux/netlink.h).
+fn text<M>(error: &Nlmsgerr<M>) -> Option<String> {
+    let attributes = error.ext_ack().get_attr_handle();
+    let message = attributes.get_attribute(NlmsgerrAttr::Msg)?;
+    let bytes = message.payload().as_ref();
+    let text = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    Some(String::from_utf8_lossy(text).into_owned())
+}

@@ -1,0 +1,183 @@
+//! Traffic control: the ingress hook of an interface and the filter there that sends every frame elsewhere
+//! (linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h).
+//!
+//! The filter is `u32`, for `matchall` is missing on some kernels, and it has no keys: one with a key of mask 0
+//! reads four bytes to compare none of them, and so misses frames of fewer (`u32_classify`, net/sched/cls_u32.c).
+
+use neli::consts::nl::NlmF;
+use neli::consts::rtnl::{Rtm, Tca};
+use rustix::io::Errno;
+
+use super::error::gone;
+use super::wire::{Payload, attribute, u32_at, until_zero};
+use super::{NetlinkError, Socket};
+use crate::names::{IfIndex, IfName};
+use crate::owner::Mark;
+
+/// Our filters' priority, "ur" in ASCII: after whatever a CNI plugin puts there on purpose with a small number,
+/// before what the kernel numbers by itself (from 0xc000 down), and unlike either.
+pub(crate) const PRIORITY: u16 = 0x7572;
+/// Node 1 of the filter's own table. Without a fixed node a second request would quietly add a duplicate.
+const NODE: u32 = 1;
+
+// linux/pkt_sched.h.
+const TC_H_INGRESS: u32 = 0xffff_fff1;
+const TC_H_INGRESS_HANDLE: u32 = 0xffff_0000;
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`: the ingress side of a clsact qdisc, and as good a name for the
+/// only side of an ingress qdisc.
+const INGRESS_SIDE: u32 = 0xffff_fff2;
+/// linux/if_ether.h.
+const ETH_P_ALL: u16 = 0x0003;
+// linux/pkt_cls.h.
+const TC_U32_TERMINAL: u8 = 1;
+const TCA_U32_SEL: u16 = 5;
+const TCA_U32_ACT: u16 = 7;
+const TCA_ACT_KIND: u16 = 1;
+const TCA_ACT_OPTIONS: u16 = 2;
+const TCA_ACT_COOKIE: u16 = 6;
+const TC_ACT_STOLEN: u32 = 4;
+/// Actions are numbered from 1 in their list.
+const FIRST_ACTION: u16 = 1;
+// linux/tc_act/tc_mirred.h.
+const TCA_MIRRED_PARMS: u16 = 2;
+const TCA_EGRESS_REDIR: u32 = 1;
+
+/// What an interface has at its ingress hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IngressQdisc {
+    /// `ingress`.
+    Ingress,
+    /// `clsact`, or whatever else a future kernel may hang there.
+    Other,
+}
+
+/// A filter at an interface's ingress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) handle: u32,
+    pub(crate) priority: u16,
+    /// Who put it there, if we did.
+    pub(crate) mark: Option<Mark>,
+    /// Where it redirects to; 0 if that interface is gone.
+    pub(crate) target: Option<IfIndex>,
+}
+
+/// `struct tcmsg` (linux/rtnetlink.h).
+fn tcmsg(index: IfIndex, handle: u32, parent: u32, info: u32) -> Payload {
+    let fields = [0, index.0, handle, parent, info];
+    Payload::new(&fields.map(u32::to_ne_bytes).concat())
+}
+
+/// `tcm_info` of our filters: priority and protocol.
+fn filter_info() -> u32 {
+    u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be())
+}
+
+impl Socket {
+    /// What hangs at the interface's ingress, if anything.
+    pub(crate) fn ingress_qdisc(&mut self, index: IfIndex) -> Result<Option<IngressQdisc>, NetlinkError> {
+        let of_this = |message: &[u8]| {
+            let (found, parent) = (u32_at(message.get(4..)?)?, u32_at(message.get(12..)?)?);
+            let kind = until_zero(attribute(message.get(20..)?, Tca::Kind)?);
+            let qdisc = if kind == b"ingress" { IngressQdisc::Ingress } else { IngressQdisc::Other };
+            (found == index.0 && parent == TC_H_INGRESS).then_some(qdisc)
+        };
+        let request = tcmsg(index, 0, 0, 0);
+        let found = self.dump(format_args!("list the qdiscs"), Rtm::Getqdisc, &request, of_this)?;
+        Ok(found.first().copied())
+    }
+
+    /// Hangs an ingress qdisc at an interface that has none.
+    pub(crate) fn add_ingress_qdisc(&mut self, index: IfIndex, name: &IfName) -> Result<(), NetlinkError> {
+        let request = tcmsg(index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
+        let attempt = format_args!("add an ingress qdisc to {name}");
+        self.change(attempt, Rtm::Newqdisc, NlmF::CREATE | NlmF::EXCL, request)
+    }
+
+    /// Takes the ingress qdisc off an interface; success if it or the interface is gone.
+    pub(crate) fn delete_ingress_qdisc(&mut self, index: IfIndex, name: &IfName) -> Result<(), NetlinkError> {
+        let request = tcmsg(index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
+        let attempt = format_args!("delete the ingress qdisc of {name}");
+        // EINVAL is how the kernel says that there is no qdisc of this name at this place.
+        gone(
+            self.change(attempt, Rtm::Delqdisc, NlmF::empty(), request),
+            &[Errno::NOENT, Errno::NODEV, Errno::INVAL],
+        )
+    }
+
+    /// All filters at an interface's ingress, of all priorities; none if it has no ingress hook.
+    pub(crate) fn ingress_filters(&mut self, index: IfIndex) -> Result<Vec<Filter>, NetlinkError> {
+        let request = tcmsg(index, 0, INGRESS_SIDE, 0);
+        self.dump(format_args!("list the ingress filters"), Rtm::Gettfilter, &request, read_filter)
+    }
+
+    /// Sends every frame that arrives at `from` out of `to` instead.
+    pub(crate) fn add_redirect(
+        &mut self,
+        from: (IfIndex, &IfName),
+        to: (IfIndex, &IfName),
+        mark: Mark,
+    ) -> Result<(), NetlinkError> {
+        let request = tcmsg(from.0, NODE, INGRESS_SIDE, filter_info())
+            .text(Tca::Kind, "u32")
+            .nest(Tca::Options, |p| redirect_options(p, to.0, mark));
+        let attempt = format_args!("redirect the traffic of {} to {}", from.1, to.1);
+        self.change(attempt, Rtm::Newtfilter, NlmF::CREATE | NlmF::EXCL, request)
+    }
+
+    /// Deletes one filter of ours; success if it or the interface is gone.
+    pub(crate) fn delete_redirect(
+        &mut self,
+        from: (IfIndex, &IfName),
+        handle: u32,
+    ) -> Result<(), NetlinkError> {
+        let request = tcmsg(from.0, handle, INGRESS_SIDE, filter_info()).text(Tca::Kind, "u32");
+        let attempt = format_args!("stop redirecting the traffic of {}", from.1);
+        gone(
+            self.change(attempt, Rtm::Deltfilter, NlmF::empty(), request),
+            &[Errno::NOENT, Errno::NODEV, Errno::INVAL],
+        )
+    }
+}
+
+/// A selector that matches everything, and one action.
+fn redirect_options(payload: Payload, to: IfIndex, mark: Mark) -> Payload {
+    // `struct tc_u32_sel`: flags, shift, number of keys, then masks and offsets that only keys would use.
+    let mut selector = [0; 16];
+    selector[0] = TC_U32_TERMINAL;
+    // `struct tc_mirred`: index, capabilities, action, reference and bind counts, what to do, interface.
+    let mirred = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to.0].map(u32::to_ne_bytes).concat();
+    payload.attr(TCA_U32_SEL, &selector).nest(TCA_U32_ACT, |actions| {
+        actions.nest(FIRST_ACTION, |action| {
+            action
+                .text(TCA_ACT_KIND, "mirred")
+                .attr(TCA_ACT_COOKIE, &mark.bytes())
+                .nest(TCA_ACT_OPTIONS, |options| options.attr(TCA_MIRRED_PARMS, &mirred))
+        })
+    })
+}
+
+/// Reads `struct tcmsg` and, of a `u32` filter, whose it is and where it sends things.
+fn read_filter(message: &[u8]) -> Option<Filter> {
+    let handle = u32_at(message.get(8..)?)?;
+    let [a, b, _, _] = u32_at(message.get(16..)?)?.to_be_bytes();
+    let action = redirecting_action(message.get(20..)?);
+    let cookie = action.and_then(|action| attribute(action, TCA_ACT_COOKIE)).and_then(|c| c.first_chunk());
+    let parameters = action
+        .and_then(|action| attribute(action, TCA_ACT_OPTIONS))
+        .and_then(|options| attribute(options, TCA_MIRRED_PARMS));
+    Some(Filter {
+        handle,
+        priority: u16::from_be_bytes([a, b]),
+        mark: cookie.map(|bytes: &[u8; 16]| Mark::from(*bytes)),
+        target: parameters.and_then(|bytes| u32_at(bytes.get(24..)?)).map(IfIndex),
+    })
+}
+
+/// The first action of a `u32` filter, if it is `mirred`.
+fn redirecting_action(of_filter: &[u8]) -> Option<&[u8]> {
+    attribute(of_filter, Tca::Kind).filter(|kind| until_zero(kind) == b"u32")?;
+    let actions = attribute(attribute(of_filter, Tca::Options)?, TCA_U32_ACT)?;
+    let action = attribute(actions, FIRST_ACTION)?;
+    attribute(action, TCA_ACT_KIND).filter(|kind| until_zero(kind) == b"mirred").map(|_| action)
+}
