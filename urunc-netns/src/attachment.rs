@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cidr::Cidr;
 use crate::discover::{Discovered, Holder};
 use crate::guest::{GuestNetwork, Route};
-use crate::names::{Cidr, IfIndex, IfName, Mtu};
+use crate::names::{IfIndex, IfName, Mtu};
 use crate::namespace::NsId;
 use crate::netlink::tc;
 use crate::owner::Owner;

@@ -1,8 +1,9 @@
 //! What a namespace's network looks like before anything is changed. Reading is done first and completely
 //! (N6); which interface is the container's is then decided on plain data.
 
+use crate::cidr::Cidr;
 use crate::guest::{Family, GuestNetwork, Route};
-use crate::names::{Cidr, IfIndex, IfName, Mtu, NameError};
+use crate::names::{IfIndex, IfName, Mtu, NameError};
 use crate::namespace::NsId;
 use crate::netlink::link::Link;
 use crate::netlink::tc::{self, Filter, IngressQdisc};

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Cidr, IfIndex, IfName, MacAddr, Mtu};
+use crate::cidr::Cidr;
+use crate::names::{IfIndex, IfName, MacAddr, Mtu};
 
 /// The routing table that holds ordinary routes (`RT_TABLE_MAIN`, linux/rtnetlink.h).
 const MAIN_TABLE: u32 = 254;

@@ -125,7 +125,8 @@ impl Owner {
     /// The alias of its TAP device. An id that is too long is cut; the mark is what counts.
     pub(crate) fn alias(&self) -> String {
         let mut alias = format!("{ALIAS_PREFIX}{}:{}", self.mark, self.container);
-        alias.truncate(alias.floor_char_boundary(ALIAS_ROOM));
+        let end = (0..=ALIAS_ROOM.min(alias.len())).rev().find(|at| alias.is_char_boundary(*at));
+        alias.truncate(end.unwrap_or(0));
         alias
     }
 }

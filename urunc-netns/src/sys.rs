@@ -115,3 +115,11 @@ pub(crate) fn descriptor(socket: &NlSocket) -> BorrowedFd<'_> {
     // SAFETY: the socket owns the descriptor and outlives the borrow, as the lifetimes say.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
+
+/// A socket that a test plays the kernel on the other end of.
+#[cfg(test)]
+pub(crate) fn socket_from(fd: std::os::fd::OwnedFd) -> NlSocket {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    // SAFETY: the descriptor is open, and owned by nobody else from here on.
+    unsafe { NlSocket::from_raw_fd(fd.into_raw_fd()) }
+}

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use super::error::gone;
 use super::wire::{Payload, attribute, u32_at, until_zero};
 use super::{NetlinkError, Socket};
-use crate::names::{Cidr, IfIndex, IfName, MacAddr, Mtu};
+use crate::cidr::Cidr;
+use crate::names::{IfIndex, IfName, MacAddr, Mtu};
 
 // linux/if.h.
 pub(crate) const IFF_UP: u32 = 1;
@@ -163,7 +164,7 @@ impl Socket {
 }
 
 /// Reads `struct ifaddrmsg` and its attributes.
-fn read_address(message: &[u8]) -> Option<(IfIndex, Cidr)> {
+pub(super) fn read_address(message: &[u8]) -> Option<(IfIndex, Cidr)> {
     let [family, prefix, flags, _scope] = *message.first_chunk()?;
     let index = IfIndex(u32_at(message.get(4..)?)?);
     let attributes = message.get(8..)?;

@@ -11,6 +11,8 @@ pub(crate) mod link;
 pub(crate) mod nft;
 pub(crate) mod route;
 pub(crate) mod tc;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wire;
 
 use std::fmt::Arguments;
@@ -223,11 +225,13 @@ fn take_apart(mut datagram: &[u8]) -> Option<Vec<Answer>> {
     let mut messages = Vec::new();
     while !datagram.is_empty() {
         let length = usize::try_from(u32::from_ne_bytes(*datagram.first_chunk()?)).ok()?;
-        if length < 16 || length > datagram.len() {
+        // The padding is part of the datagram; neli wants to see it.
+        let (message, rest) = datagram.split_at_checked(length.checked_next_multiple_of(4)?)?;
+        if length < 16 {
             return None;
         }
-        messages.push(Answer::from_bytes(&mut Cursor::new(&datagram[..length])).ok()?);
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        messages.push(Answer::from_bytes(&mut Cursor::new(message)).ok()?);
+        datagram = rest;
     }
     Some(messages)
 }

@@ -7,8 +7,9 @@ use neli::consts::rtnl::{Rta, Rtm};
 use super::link::{AF_INET, AF_INET6, ip_address};
 use super::wire::{Payload, attribute, u32_at};
 use super::{NetlinkError, Socket};
+use crate::cidr::Cidr;
 use crate::guest::Route;
-use crate::names::{Cidr, IfIndex};
+use crate::names::IfIndex;
 
 // linux/rtnetlink.h.
 const RTN_UNICAST: u8 = 1;
@@ -36,7 +37,7 @@ impl Socket {
 }
 
 /// Reads `struct rtmsg` and its attributes; nothing if the route leads nowhere.
-fn read_route(message: &[u8]) -> Vec<(IfIndex, Route)> {
+pub(super) fn read_route(message: &[u8]) -> Vec<(IfIndex, Route)> {
     try_read_route(message).unwrap_or_default()
 }
 

@@ -125,18 +125,41 @@ impl Socket {
         self.change(attempt, Rtm::Newtfilter, NlmF::CREATE | NlmF::EXCL, request)
     }
 
-    /// Deletes one filter of ours; success if it or the interface is gone.
+    /// Removes the filters at an interface's ingress that carry the mark; success if they or the interface are
+    /// gone.
+    ///
+    /// A filter alone would leave its table of one bucket behind where others have `u32` filters, too
+    /// (`u32_delete`, net/sched/cls_u32.c). So the whole priority is deleted, unless somebody else has put
+    /// filters there.
     pub(crate) fn delete_redirect(
         &mut self,
-        from: (IfIndex, &IfName),
-        handle: u32,
+        index: IfIndex,
+        name: &IfName,
+        mark: Mark,
     ) -> Result<(), NetlinkError> {
-        let request = tcmsg(from.0, handle, INGRESS_SIDE, filter_info()).text(Tca::Kind, "u32");
-        let attempt = format_args!("stop redirecting the traffic of {}", from.1);
-        gone(
-            self.change(attempt, Rtm::Deltfilter, NlmF::empty(), request),
-            &[Errno::NOENT, Errno::NODEV, Errno::INVAL],
-        )
+        let mut filters = self.ingress_filters(index)?;
+        filters.retain(|filter| filter.priority == PRIORITY && filter.is_node());
+        let (own, foreign): (Vec<Filter>, Vec<Filter>) =
+            filters.into_iter().partition(|filter| filter.mark == Some(mark));
+        let handles = match (own.is_empty(), foreign.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, true) => vec![0],
+            (false, false) => own.iter().map(|filter| filter.handle).collect(),
+        };
+        for handle in handles {
+            let request = tcmsg(index, handle, INGRESS_SIDE, filter_info()).text(Tca::Kind, "u32");
+            let attempt = format_args!("stop redirecting the traffic of {name}");
+            let result = self.change(attempt, Rtm::Deltfilter, NlmF::empty(), request);
+            gone(result, &[Errno::NOENT, Errno::NODEV, Errno::INVAL])?;
+        }
+        Ok(())
+    }
+}
+
+impl Filter {
+    /// Whether this decides about frames; the others are `u32`'s own tables, which hold these.
+    fn is_node(&self) -> bool {
+        self.handle & 0xfff != 0 // TC_U32_NODE, linux/pkt_cls.h
     }
 }
 
@@ -158,7 +181,7 @@ fn redirect_options(payload: Payload, to: IfIndex, mark: Mark) -> Payload {
 }
 
 /// Reads `struct tcmsg` and, of a `u32` filter, whose it is and where it sends things.
-fn read_filter(message: &[u8]) -> Option<Filter> {
+pub(super) fn read_filter(message: &[u8]) -> Option<Filter> {
     let handle = u32_at(message.get(8..)?)?;
     let [a, b, _, _] = u32_at(message.get(16..)?)?.to_be_bytes();
     let action = redirecting_action(message.get(20..)?);

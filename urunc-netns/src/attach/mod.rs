@@ -8,129 +8,22 @@
 //! The filter on the container's interface is made last and removed first: without a TAP device behind it, it
 //! swallows whatever arrives.
 
+mod error;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+pub use self::error::{AttachError, DetachError, PartError, ReleaseError};
 use crate::attachment::{Attachment, Connection, Handover, Qdisc, STATIC_HOST, STATIC_PREFIX};
-use crate::names::{IfIndex, IfName};
-use crate::namespace::{HostNetwork, NetNs, NsError, NsId};
+use crate::namespace::{HostNetwork, NetNs, NsError};
 use crate::netlink::link::Link;
-use crate::netlink::tc::{self, IngressQdisc};
+use crate::netlink::tc::IngressQdisc;
 use crate::netlink::{NetlinkError, Socket, nft};
 use crate::owner::{Owner, read_alias};
-use crate::run::{Here, RunError};
-use crate::sysctl::{self, State, Switch, SysctlError};
+use crate::run::Here;
+use crate::sysctl::{self, State, Switch};
 use crate::tap;
-
-/// Why a guest was not attached. What had been made by then is gone again, except with
-/// [`AttachError::NotUndone`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttachError {
-    /// The plan is for another namespace than the one that the thread is in.
-    #[error("this plan is for network namespace {planned}, not for {here}")]
-    Elsewhere {
-        /// The plan's namespace.
-        planned: NsId,
-        /// The thread's namespace.
-        here: NsId,
-    },
-    /// The name is in use. Whatever has it was not touched.
-    #[error("TAP device {name} already exists; if an earlier start left it, detach that first")]
-    TapTaken {
-        /// The name.
-        name: IfName,
-    },
-    /// The device was not made.
-    #[error("cannot create TAP device {name}")]
-    CreateTap {
-        /// Its name.
-        name: IfName,
-        /// What the kernel said; ENOENT means that the host has no /dev/net/tun.
-        source: io::Error,
-    },
-    /// The device was made and then taken away or renamed by somebody.
-    #[error("TAP device {name} vanished while it was set up")]
-    Vanished {
-        /// Its name.
-        name: IfName,
-    },
-    /// The device cannot be handed over by name.
-    #[error("cannot offer TAP device {name} to user {uid}")]
-    Offer {
-        /// Its name.
-        name: IfName,
-        /// The user.
-        uid: u32,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The kernel refused a change.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// The kernel refused to turn a switch.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
-    /// Attaching failed, and so did cleaning up after it; [`detach`] with the same plan finishes the job.
-    #[error("cannot undo a failed attachment ({undo})")]
-    NotUndone {
-        /// Why it was to be undone.
-        source: Box<AttachError>,
-        /// What could not be undone.
-        undo: DetachError,
-    },
-}
-
-impl AttachError {
-    /// Whether the step that failed may have had its effect all the same.
-    fn is_uncertain(&self) -> bool {
-        matches!(self, AttachError::Netlink(error) if error.is_uncertain())
-    }
-}
-
-/// Why something of an attachment may still be there. Every part was tried, whatever happened to the others
-/// (F3).
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DetachError {
-    /// The attachment is in another namespace than the one that the thread is in. Nothing was touched, and
-    /// this is no success (F2).
-    #[error("this attachment is in network namespace {recorded}, not in {here}")]
-    Elsewhere {
-        /// The attachment's namespace.
-        recorded: NsId,
-        /// The thread's namespace.
-        here: NsId,
-    },
-    /// Some parts could not be removed.
-    #[error("cannot remove all of an attachment: {}", chains(failures))]
-    Parts {
-        /// One error for each such part.
-        failures: Vec<PartError>,
-    },
-}
-
-/// Why one part of an attachment was not removed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PartError {
-    /// The kernel refused a change.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// The kernel refused to turn a switch.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
-}
-
-/// Each error with its cause; there is no one source among several.
-fn chains(failures: &[PartError]) -> String {
-    let chain = |error: &PartError| {
-        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-        format!("{error}{}", cause.unwrap_or_default())
-    };
-    failures.iter().map(chain).collect::<Vec<_>>().join("; ")
-}
 
 /// An attached TAP device, as the monitor is to get it.
 #[derive(Debug)]
@@ -240,7 +133,7 @@ pub fn detach_unrecorded(here: &Here, owner: &Owner) -> Result<(), DetachError> 
     let links = socket.links().map_err(one)?;
     let (own, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| is_tap_of(link, owner));
     let mut results: Vec<Result<(), NetlinkError>> =
-        others.iter().map(|link| remove_filters(&mut socket, link.index, &link.name, owner)).collect();
+        others.iter().map(|link| socket.delete_redirect(link.index, &link.name, owner.mark())).collect();
     results.extend(own.iter().map(|link| socket.delete_link(link)));
     results.push(nft::delete_table(here, &owner.table_name()));
     collect(results.into_iter().map(|result| result.map_err(PartError::from)))
@@ -253,21 +146,6 @@ pub enum Released {
     Detached,
     /// The path leads nowhere, or somewhere else: the namespace is gone, and all that was in it.
     NamespaceGone,
-}
-
-/// Why an attachment was not released.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReleaseError {
-    /// The namespace may be there and cannot be opened.
-    #[error(transparent)]
-    Open(#[from] NsError),
-    /// The namespace cannot be entered.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// Something is left.
-    #[error(transparent)]
-    Detach(#[from] DetachError),
 }
 
 /// Finds the record's namespace at `path` and detaches there.
@@ -372,7 +250,7 @@ impl Bench<'_> {
                     self.socket.delete_ingress_qdisc(index, uplink)?;
                 }
             }
-            Part::Filter => remove_filters(&mut self.socket, index, uplink, owner)?,
+            Part::Filter => self.socket.delete_redirect(index, uplink, owner.mark())?,
             Part::Table(table) => nft::delete_table(self.here, table)?,
             Part::Forwarding(State::On) => (),
             Part::Forwarding(State::Off) => {
@@ -385,18 +263,6 @@ impl Bench<'_> {
         }
         Ok(())
     }
-}
-
-/// Removes the owner's filters at an interface's ingress. One takes all its duplicates along.
-fn remove_filters(
-    socket: &mut Socket,
-    index: IfIndex,
-    name: &IfName,
-    owner: &Owner,
-) -> Result<(), NetlinkError> {
-    let filters = socket.ingress_filters(index)?;
-    let own = filters.iter().filter(|f| f.priority == tc::PRIORITY && f.mark == Some(owner.mark()));
-    own.map(|filter| socket.delete_redirect((index, name), filter.handle)).collect()
 }
 
 /// Whether this is the owner's TAP device: by the mark in its alias, not by its name.
