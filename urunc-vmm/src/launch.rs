@@ -5,6 +5,8 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Protocol;
+
 /// The first descriptor number that a plan assigns; 0, 1 and 2 are the container's streams.
 pub(crate) const FIRST_FD: i32 = 3;
 
@@ -95,6 +97,18 @@ pub enum ControlPoint {
         /// The socket's path in the monitor's root. The directory must exist and belong to the monitor's user.
         path: PathBuf,
     },
+}
+
+impl ControlPoint {
+    /// Returns the language that is spoken there.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Qmp => Protocol::Qmp,
+            Self::CloudHypervisor => Protocol::CloudHypervisor,
+            Self::Firecracker { .. } => Protocol::Firecracker,
+        }
+    }
 }
 
 /// How a monitor is asked to end the guest in an orderly way.

@@ -44,7 +44,9 @@ mod launch;
 mod machine;
 mod memory;
 mod monitor;
+pub mod stop;
 
+pub use control::{Control, ControlError, Protocol};
 pub use device::{
     Access, Attachment, Console, DeviceError, DeviceId, Disk, MacAddr, NetBackend, NetDevice, Share,
     ShareKind, TapName, Vsock,
@@ -57,9 +59,9 @@ pub use guest::{
 pub use host::{Arch, Host, KvmAccess, UnknownArch};
 pub use kernel::KernelImage;
 pub use launch::{ControlPoint, Document, Inherit, Launch, OnReset, Role, Shutdown, Warning};
-pub use machine::{ControlSocket, Kernel, Kvm, Machine, Seccomp};
+pub use machine::{ControlSocket, Kernel, Kvm, Machine, Seccomp, Startup};
 pub use memory::{Memory, MemoryBounds, MemoryError};
 pub use monitor::{
-    Capabilities, ControlKind, DeviceNode, HostFiles, KernelMismatch, KvmNeed, Monitor, PlanError,
-    TapHandover, UnknownMonitor,
+    Capabilities, DeviceNode, HostFiles, KernelMismatch, KvmNeed, Monitor, PlanError, TapHandover,
+    UnknownMonitor,
 };

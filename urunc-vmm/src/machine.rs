@@ -48,6 +48,9 @@ pub struct Machine {
     /// Whether the monitor is to serve a control socket, if it can.
     #[serde(default)]
     pub control: ControlSocket,
+    /// Whether it boots its kernel or waits for a snapshot.
+    #[serde(default)]
+    pub startup: Startup,
 }
 
 impl Machine {
@@ -68,6 +71,7 @@ impl Machine {
             kvm: Kvm::default(),
             seccomp: Seccomp::default(),
             control: ControlSocket::default(),
+            startup: Startup::default(),
         }
     }
 }
@@ -114,4 +118,15 @@ pub enum ControlSocket {
     On,
     /// It serves none.
     Off,
+}
+
+/// What a monitor does when it is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Startup {
+    /// It boots the kernel.
+    #[default]
+    Boot,
+    /// It waits for [`Control::restore`](crate::Control::restore).
+    Restore,
 }

@@ -1,7 +1,7 @@
 //! What each monitor can do, as one table.
 
 use super::Monitor;
-use crate::{Arch, Memory, MemoryBounds, MemoryError};
+use crate::{Arch, Memory, MemoryBounds, MemoryError, Protocol};
 
 /// What a monitor can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Capabilities {
     pub disk_serials: bool,
     /// Whether its own system call filter can be turned off.
     pub seccomp_switch: bool,
-    /// Its control interface.
-    pub control: ControlKind,
+    /// Its control interface, if it has one.
+    pub control: Option<Protocol>,
 }
 
 /// Whether a monitor needs KVM.
@@ -53,19 +53,6 @@ pub enum TapHandover {
     Descriptor,
     /// By name.
     Name,
-}
-
-/// The language of a monitor's control interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlKind {
-    /// It has none.
-    None,
-    /// QEMU's machine protocol.
-    Qmp,
-    /// Firecracker's HTTP API.
-    Firecracker,
-    /// Cloud Hypervisor's HTTP API.
-    CloudHypervisor,
 }
 
 impl Capabilities {
@@ -104,7 +91,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             virtio_console: false,
             disk_serials: false,
             seccomp_switch: false,
-            control: ControlKind::None,
+            control: None,
         },
         Monitor::Solo5Spt => {
             Capabilities { memory: mib(2, LARGE, 1), kvm: KvmNeed::Unused, ..of(Monitor::Solo5Hvt, arch) }
@@ -123,7 +110,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             virtio_console: true,
             disk_serials: true,
             seccomp_switch: true,
-            control: ControlKind::Qmp,
+            control: Some(Protocol::Qmp),
         },
         // Firecracker: MAX_SUPPORTED_VCPUS; the line of 2048 bytes with its NUL (src/vmm/src/arch).
         Monitor::Firecracker => Capabilities {
@@ -139,7 +126,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             virtio_console: false,
             disk_serials: false,
             seccomp_switch: true,
-            control: ControlKind::Firecracker,
+            control: Some(Protocol::Firecracker),
         },
         Monitor::CloudHypervisor => Capabilities {
             memory: mib(2, LARGE, 1),
@@ -157,7 +144,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             virtio_console: true,
             disk_serials: true,
             seccomp_switch: true,
-            control: ControlKind::CloudHypervisor,
+            control: Some(Protocol::CloudHypervisor),
         },
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Access, Arch, Attachment, Character, Console, ControlPoint, ControlSocket, Host, KernelImage, Launch,
-    Machine, NetBackend, OnReset, PowerButton, Role, Seccomp, ShareKind, Shutdown,
+    Machine, Memory, NetBackend, OnReset, PowerButton, Role, Seccomp, ShareKind, Shutdown, Startup,
     kernel::{Elf, ElfClass, Format, Pvh},
 };
 
@@ -42,67 +42,21 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     let mut warnings = Vec::new();
     let memory = assemble::check(MONITOR, machine, host, &mut warnings)?;
     let mut descriptors = Descriptors::default();
-    let mut args: Vec<String> = Vec::new();
-    let mut pair = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
-
-    let virtiofs = !machine.shares.is_empty();
-    pair("--memory", &format!("size={}M{}", memory.as_mib(), if virtiofs { ",shared=on" } else { "" }));
-    pair("--cpus", &format!("boot={}", machine.vcpus));
-    pair("--kernel", assemble::path("the kernel's path", &machine.kernel.path)?);
-    let line = assemble::ascii_command_line(MONITOR, machine)?;
-    if !line.is_empty() {
-        pair("--cmdline", line);
-    }
-    if let Some(initrd) = assemble::initrd(machine, &mut descriptors)? {
-        pair("--initramfs", &initrd);
-    }
-    let (serial, console) = match machine.console {
-        Console::Serial => ("tty", "off"),
-        Console::Virtio => ("off", "tty"),
-    };
-    pair("--serial", serial);
-    pair("--console", console);
-    pair("--seccomp", if machine.seccomp == Seccomp::On { "true" } else { "false" });
-
-    for (index, net) in machine.nets.iter().enumerate() {
-        if net.attachment != Attachment::Descriptor {
-            return Err(PlanError::TapHandover { monitor: MONITOR, accepted: "by descriptor" });
-        }
-        if net.backend == NetBackend::Vhost {
-            let (what, remedy) = ("vhost network back end", "let it move the packets itself");
-            return Err(PlanError::NoSuchDevice { monitor: MONITOR, what, remedy });
-        }
-        let fd = descriptors.inherit(Role::Tap(index));
-        pair("--net", &format!("id=net{},fd={fd},mac={},mtu={}", index + 1, net.mac, net.mtu));
-    }
-    for disk in &machine.disks {
-        let (id, path) = (&disk.id, option_path("a disk's path", &disk.path)?);
-        pair("--disk", &disk_options(&format!("id={id},serial={id}"), path, disk.access));
-    }
-    if let Some(path) = assemble::config_disk(machine, &mut descriptors) {
-        pair("--disk", &disk_options("id=guest-config", &path, Access::ReadOnly));
-    }
-    for share in &machine.shares {
-        let ShareKind::Virtiofs { socket } = &share.kind else {
-            let (what, remedy) = ("shared directories by 9p", "use virtiofs");
-            return Err(PlanError::NoSuchDevice { monitor: MONITOR, what, remedy });
-        };
-        let socket = option_path("virtiofsd's socket", socket)?;
-        pair("--fs", &format!("tag={},socket={socket}", share.tag));
-    }
-    if let Some(vsock) = &machine.vsock {
-        let socket = option_path("the vsock socket's path", &vsock.socket)?;
-        pair("--vsock", &format!("cid={},socket={socket}", vsock.cid));
+    let mut args = Args::default();
+    args.pair("--seccomp", if machine.seccomp == Seccomp::On { "true" } else { "false" });
+    // A machine that is to be restored is described by its snapshot.
+    if machine.startup == Startup::Boot {
+        add_machine(&mut args, &mut descriptors, machine, memory)?;
+        add_devices(&mut args, &mut descriptors, machine)?;
     }
     let control = machine.control == ControlSocket::On;
     if control {
-        pair("--api-socket", &format!("fd={}", descriptors.inherit(Role::Control)));
+        args.pair("--api-socket", &format!("fd={}", descriptors.inherit(Role::Control)));
     }
-    pair("--event-monitor", &format!("fd={}", descriptors.inherit(Role::Events)));
-
+    args.pair("--event-monitor", &format!("fd={}", descriptors.inherit(Role::Events)));
     Ok(Launch {
         program: host.program.clone(),
-        args,
+        args: args.0,
         env: Vec::new(),
         documents: descriptors.documents,
         inherit: descriptors.inherit,
@@ -114,6 +68,76 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         on_reset: OnReset::BootsAgain,
         warnings,
     })
+}
+
+/// The argument vector in the making.
+#[derive(Debug, Default)]
+struct Args(Vec<String>);
+
+impl Args {
+    fn pair(&mut self, name: &str, value: &str) {
+        self.0.extend([name.to_owned(), value.to_owned()]);
+    }
+}
+
+fn add_machine(
+    args: &mut Args,
+    descriptors: &mut Descriptors,
+    machine: &Machine,
+    memory: Memory,
+) -> Result<(), PlanError> {
+    // A virtiofsd maps the guest's memory.
+    let shared = if machine.shares.is_empty() { "" } else { ",shared=on" };
+    args.pair("--memory", &format!("size={}M{shared}", memory.as_mib()));
+    args.pair("--cpus", &format!("boot={}", machine.vcpus));
+    args.pair("--kernel", assemble::path("the kernel's path", &machine.kernel.path)?);
+    let line = assemble::ascii_command_line(MONITOR, machine)?;
+    if !line.is_empty() {
+        args.pair("--cmdline", line);
+    }
+    if let Some(initrd) = assemble::initrd(machine, descriptors)? {
+        args.pair("--initramfs", &initrd);
+    }
+    let (serial, console) = match machine.console {
+        Console::Serial => ("tty", "off"),
+        Console::Virtio => ("off", "tty"),
+    };
+    args.pair("--serial", serial);
+    args.pair("--console", console);
+    Ok(())
+}
+
+fn add_devices(args: &mut Args, descriptors: &mut Descriptors, machine: &Machine) -> Result<(), PlanError> {
+    let refuse = |what, remedy| Err(PlanError::NoSuchDevice { monitor: MONITOR, what, remedy });
+    for (index, net) in machine.nets.iter().enumerate() {
+        if net.attachment != Attachment::Descriptor {
+            return Err(PlanError::TapHandover { monitor: MONITOR, accepted: "by descriptor" });
+        }
+        if net.backend == NetBackend::Vhost {
+            return refuse("vhost network back end", "let it move the packets itself");
+        }
+        let fd = descriptors.inherit(Role::Tap(index));
+        args.pair("--net", &format!("id=net{},fd={fd},mac={},mtu={}", index + 1, net.mac, net.mtu));
+    }
+    for disk in &machine.disks {
+        let (id, path) = (&disk.id, option_path("a disk's path", &disk.path)?);
+        args.pair("--disk", &disk_options(&format!("id={id},serial={id}"), path, disk.access));
+    }
+    if let Some(path) = assemble::config_disk(machine, descriptors) {
+        args.pair("--disk", &disk_options("id=guest-config", &path, Access::ReadOnly));
+    }
+    for share in &machine.shares {
+        let ShareKind::Virtiofs { socket } = &share.kind else {
+            return refuse("shared directories by 9p", "use virtiofs");
+        };
+        let socket = option_path("virtiofsd's socket", socket)?;
+        args.pair("--fs", &format!("tag={},socket={socket}", share.tag));
+    }
+    if let Some(vsock) = &machine.vsock {
+        let socket = option_path("the vsock socket's path", &vsock.socket)?;
+        args.pair("--vsock", &format!("cid={},socket={socket}", vsock.cid));
+    }
+    Ok(())
 }
 
 fn disk_options(names: &str, path: &str, access: Access) -> String {

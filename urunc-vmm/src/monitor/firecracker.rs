@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Access, Arch, Attachment, Console, ControlPoint, ControlSocket, Host, KernelImage, Launch, Machine,
-    NetBackend, OnReset, PowerButton, Seccomp, Shutdown,
+    Memory, NetBackend, OnReset, PowerButton, Seccomp, Shutdown, Startup,
     kernel::{Elf, ElfClass, Format, Pvh},
 };
 
@@ -57,37 +57,17 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     check_line_with_additions(machine, host)?;
 
     let mut descriptors = Descriptors::default();
-    let initrd = assemble::initrd(machine, &mut descriptors)?;
-    let config = Config {
-        boot_source: BootSource {
-            kernel_image_path: assemble::path("the kernel's path", &machine.kernel.path)?,
-            boot_args: assemble::ascii_command_line(MONITOR, machine)?,
-            initrd_path: initrd.as_deref(),
-        },
-        machine_config: MachineConfig {
-            vcpu_count: machine.vcpus.get(),
-            mem_size_mib: memory.as_mib(),
-            smt: false,
-            track_dirty_pages: false,
-        },
-        drives: drives(machine, &mut descriptors)?,
-        network_interfaces: interfaces(machine)?,
-        vsock: match &machine.vsock {
-            Some(vsock) => Some(VsockConfig {
-                guest_cid: vsock.cid,
-                uds_path: assemble::path("the vsock socket's path", &vsock.socket)?,
-            }),
-            None => None,
-        },
-    };
-    // The types above hold strings and numbers only, which always have a JSON form.
-    let document = serde_json::to_vec(&config).unwrap_or_default();
-    let document = descriptors.document("machine configuration", document);
-
     let control = machine.control == ControlSocket::On;
     let mut args = if control { vec!["--api-sock", SOCKET] } else { vec!["--no-api"] };
     // Its log shares standard output with the console.
-    args.extend(["--config-file", &document, "--level", "Error"]);
+    args.extend(["--level", "Error"]);
+    let document = match machine.startup {
+        Startup::Boot => Some(document(machine, memory, &mut descriptors)?),
+        Startup::Restore => None,
+    };
+    if let Some(document) = &document {
+        args.extend(["--config-file", document]);
+    }
     if machine.seccomp == Seccomp::Off {
         args.push("--no-seccomp");
     }
@@ -107,6 +87,36 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         on_reset: OnReset::Ends,
         warnings,
     })
+}
+
+/// Writes the machine down, and returns the document's path.
+fn document(machine: &Machine, memory: Memory, descriptors: &mut Descriptors) -> Result<String, PlanError> {
+    let initrd = assemble::initrd(machine, descriptors)?;
+    let config = Config {
+        boot_source: BootSource {
+            kernel_image_path: assemble::path("the kernel's path", &machine.kernel.path)?,
+            boot_args: assemble::ascii_command_line(MONITOR, machine)?,
+            initrd_path: initrd.as_deref(),
+        },
+        machine_config: MachineConfig {
+            vcpu_count: machine.vcpus.get(),
+            mem_size_mib: memory.as_mib(),
+            smt: false,
+            track_dirty_pages: false,
+        },
+        drives: drives(machine, descriptors)?,
+        network_interfaces: interfaces(machine)?,
+        vsock: match &machine.vsock {
+            Some(vsock) => Some(VsockConfig {
+                guest_cid: vsock.cid,
+                uds_path: assemble::path("the vsock socket's path", &vsock.socket)?,
+            }),
+            None => None,
+        },
+    };
+    // The types above hold strings and numbers only, which always have a JSON form.
+    let document = serde_json::to_vec(&config).unwrap_or_default();
+    Ok(descriptors.document("machine configuration", document))
 }
 
 fn refuse_absent_devices(machine: &Machine) -> Result<(), PlanError> {

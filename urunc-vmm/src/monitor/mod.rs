@@ -14,7 +14,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-pub use capabilities::{Capabilities, ControlKind, KvmNeed, TapHandover};
+pub use capabilities::{Capabilities, KvmNeed, TapHandover};
 pub use error::{KernelMismatch, PlanError};
 pub use host_needs::{DeviceNode, HostFiles};
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Arch, Board, Console, ControlPoint, ControlSocket, ExitPort, Host, KernelImage, Kvm, KvmAccess, Launch,
-    Machine, Memory, OnReset, PowerButton, Role, Seccomp, Shutdown, Warning,
+    Machine, Memory, OnReset, PowerButton, Role, Seccomp, Shutdown, Startup, Warning,
     kernel::{Elf, ElfClass, Format},
 };
 use options::Options;
@@ -129,6 +129,9 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     }
     devices::add(&mut args, &mut descriptors, board, machine, host.arch)?;
 
+    if machine.startup == Startup::Restore {
+        args.pair("-incoming", "defer");
+    }
     let control = machine.control == ControlSocket::On;
     if control {
         let fd = descriptors.inherit(Role::Control);

@@ -6,7 +6,7 @@
 use super::{KernelMismatch, Monitor, PlanError, assemble, host_needs::need_kvm};
 use crate::{
     Access, Attachment, Character, Disk, Host, KernelImage, Launch, Machine, NetDevice, OnReset, Seccomp,
-    Shutdown, TapName, Warning,
+    Shutdown, Startup, TapName, Warning,
     kernel::solo5::{Device, DeviceKind, Solo5},
 };
 
@@ -90,6 +90,9 @@ fn refuse_absent_devices(monitor: Monitor, machine: &Machine) -> Result<(), Plan
     let refuse = |what, remedy| Err(PlanError::NoSuchDevice { monitor, what, remedy });
     if machine.initrd.is_some() || machine.boot.config.is_some() {
         return refuse("initial ramdisk", "put the files on a disk or into the kernel");
+    }
+    if machine.startup == Startup::Restore {
+        return refuse("snapshots", "use qemu, firecracker or cloud-hypervisor");
     }
     if !machine.shares.is_empty() {
         return refuse("shared directories", "use a disk");
