@@ -1,14 +1,18 @@
 //! Finding and making things below a directory whose contents may be hostile: nothing leads out of it.
 
-use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 /// How often a resolution that raced with a rename is tried again; the kernel then says `EAGAIN`.
 const RACE_RETRIES: u32 = 128;
+
+/// As many links that lead nowhere are followed as the kernel follows of others.
+const MOST_LINKS: u32 = 40;
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -18,6 +22,9 @@ pub(crate) enum Missing {
     Make,
     Fail,
 }
+
+/// A directory, and the directories that had to be made for it, outermost first.
+pub(crate) type Found = (OwnedFd, Vec<PathBuf>);
 
 /// Finds what `path` names below `root`, as if `root` were `/`, without opening it (`O_PATH`).
 pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -31,34 +38,86 @@ pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Owne
     Err(Errno::AGAIN)
 }
 
-/// The directory that holds `path` below `root`, and the directories that had to be made for it, outermost first.
-pub(crate) fn parent(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    missing: Missing,
-) -> rustix::io::Result<(OwnedFd, Vec<PathBuf>)> {
-    let mut here = PathBuf::from(".");
-    let mut dir = find(root, &here)?;
+/// The directory that holds `path` below `root`.
+pub(crate) fn parent(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> rustix::io::Result<Found> {
     let mut made = Vec::new();
-    for part in path.parent().into_iter().flat_map(Path::components) {
-        here.push(part);
-        dir = match find(root, &here) {
-            Err(Errno::NOENT) if missing == Missing::Make => {
-                let new = make_directory(&dir, part.as_os_str())?;
-                made.push(here.clone());
-                new
-            }
-            found => found?,
-        };
-    }
+    let dir = directory(root, path.parent().unwrap_or(Path::new("")), missing, &mut made, MOST_LINKS)?;
     Ok((dir, made))
 }
 
+/// Where `path` leads below `root` if its last component is a link to something that does not exist, and the path
+/// itself otherwise: the place to make what is missing.
+pub(crate) fn missing_end(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let (dir, name) = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => (parent, name),
+            _ => return Err(Errno::INVAL),
+        };
+        let to = match find(root, &Path::new(".").join(dir)) {
+            Ok(dir) => link(&dir, name)?,
+            Err(Errno::NOENT) => None,
+            Err(e) => return Err(e),
+        };
+        match to {
+            Some(to) => path = follow(dir, &to),
+            None => return Ok(path),
+        }
+    }
+    Err(Errno::LOOP)
+}
+
 /// Makes a directory that everybody may enter, whatever the umask.
-pub(crate) fn make_directory(dir: impl std::os::fd::AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn make_directory(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     mkdirat(&dir, name, DIRECTORY_MODE)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(&dir, name, flags, Mode::empty())?;
     fchmod(&made, DIRECTORY_MODE)?;
     Ok(made)
+}
+
+/// The directory `path` itself; of a link that leads nowhere, what it names is made.
+fn directory(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    missing: Missing,
+    made: &mut Vec<PathBuf>,
+    links: u32,
+) -> rustix::io::Result<OwnedFd> {
+    let mut here = PathBuf::from(".");
+    let mut dir = find(root, &here)?;
+    for part in path {
+        let before = here.clone();
+        here.push(part);
+        dir = match find(root, &here) {
+            Err(Errno::NOENT) if missing == Missing::Make => match link(&dir, part)? {
+                Some(_) if links == 0 => return Err(Errno::LOOP),
+                Some(to) => directory(root, &follow(&before, &to), missing, made, links - 1)?,
+                None => {
+                    let new = make_directory(&dir, part)?;
+                    made.push(here.clone());
+                    new
+                }
+            },
+            found => found?,
+        };
+    }
+    Ok(dir)
+}
+
+/// What the link `name` in `dir` says, if it is one.
+fn link(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<Option<OsString>> {
+    match readlinkat(dir, name, Vec::new()) {
+        Ok(to) => Ok(Some(OsString::from_vec(to.into_bytes()))),
+        Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Where a link in `dir` leads, still below the root: an absolute one starts there again.
+fn follow(dir: &Path, to: &OsStr) -> PathBuf {
+    match Path::new(to).strip_prefix("/") {
+        Ok(below) => below.to_path_buf(),
+        Err(_) => dir.join(to),
+    }
 }

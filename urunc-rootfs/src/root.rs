@@ -14,6 +14,7 @@
 mod attach;
 mod error;
 mod layout;
+mod needs;
 mod plan;
 mod prepare;
 mod share;
@@ -23,10 +24,11 @@ mod tree;
 pub use attach::AttachError;
 pub use error::PrepareError;
 pub use layout::{HostLayout, TopLevel};
-pub use plan::{
-    BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, Entry, HostBind, Libraries, MonitorRoot,
-    Needs, Owner, PlanError, Proc, Scratch, Source, Use, plan,
+pub use needs::{
+    BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, HostBind, Libraries, Needs, Owner, Proc,
+    Scratch, Source, Use,
 };
+pub use plan::{Entry, MonitorRoot, PlanError, plan};
 pub use prepare::{Handle, PreparedRoot};
 pub use share::{PreparedShare, SharedTree};
 pub use target::{BadTarget, Target};

@@ -6,12 +6,15 @@
 //! [copied](copy_into) into the container's root file system.
 
 mod copy;
+mod facts;
+mod outcome;
 mod plan;
 mod source;
 
 pub use copy::{Copied, CopyError, copy_into};
-pub use plan::{
-    Delivery, DiskId, Extent, Medium, Origin, SourceFacts, SourceKind, Undeliverable, Undelivered, Volume,
-    VolumePlan, VolumesError, Weight, Why, plan,
+pub use facts::{Extent, Origin, SourceFacts, SourceKind, Volume};
+pub use outcome::{
+    Delivery, DiskId, Medium, Undeliverable, Undelivered, VolumePlan, VolumesError, Weight, Why,
 };
+pub use plan::plan;
 pub use source::{Limits, SourceError, VolumeSource};

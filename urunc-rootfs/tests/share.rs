@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
     common::run(tests![
         volumes_appear_in_the_shared_tree_and_only_there,
         a_read_only_tree_still_gets_places_for_its_volumes,
+        links_of_the_image_that_lead_nowhere_are_places_too,
         virtiofsd_shares_the_tree_as_planned,
     ])
 }
@@ -87,6 +88,41 @@ fn a_read_only_tree_still_gets_places_for_its_volumes() {
         })
     });
     assert_eq!(facts, (true, true));
+}
+
+fn links_of_the_image_that_lead_nowhere_are_places_too() {
+    // Images whose /etc/resolv.conf points to what only a running system has.
+    if !have_root() {
+        return;
+    }
+    let seen = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        fs::create_dir(root.join("var")).unwrap();
+        for (link, to) in [
+            ("etc/resolv.conf", "../run/systemd/resolv.conf"),
+            ("var/run", "/run/../../run"),
+            ("etc/out", "../../../../../outside/file"),
+            ("etc/round", "round"),
+        ] {
+            std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+        }
+        let key = volume.join("key");
+        let binds =
+            ["/etc/resolv.conf", "/var/run/secrets/token", "/etc/out"].map(|to| bind(&key, to, Use::Data));
+        let prepared =
+            SharedTree::plan(root.clone(), Access::ReadWrite, binds.into()).unwrap().prepare().unwrap();
+        let round = vec![bind(&key, "/etc/round", Use::Data)];
+        let refused = SharedTree::plan(root.clone(), Access::ReadWrite, round).unwrap().prepare().is_err();
+        let seen = in_child(|| {
+            enter_own_mounts();
+            prepared.attach().unwrap();
+            let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+            ["run/systemd/resolv.conf", "run/secrets/token", "outside/file"].map(read)
+        });
+        (seen, refused, dir.path().join("outside").exists())
+    });
+    assert_eq!(seen, (["value"; 3].map(String::from), true, false));
 }
 
 fn virtiofsd() -> Option<PathBuf> {

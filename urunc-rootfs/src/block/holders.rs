@@ -30,6 +30,11 @@ pub enum Holder {
         /// Where it is mounted there.
         point: PathBuf,
     },
+    /// Something that is mounted inside.
+    Below {
+        /// Where.
+        point: PathBuf,
+    },
     /// A device that is built on this one.
     Device {
         /// Its name.
@@ -51,14 +56,10 @@ impl HolderList {
         };
         let users = processes().filter(|(_, proc)| uses(proc));
         let users = users.map(|(pid, proc)| Holder::Process { pid, name: name_of(&proc) });
-        let below = MountTable::read().unwrap_or_default();
-        let below = below.mounts().iter().filter(|m| m.parent == mount.id && m.id != mount.id);
-        let below = below.map(|m| Holder::Namespace {
-            pid: std::process::id(),
-            name: "this process".into(),
-            point: m.point.clone(),
-        });
-        Self(users.chain(below.collect::<Vec<_>>()).collect())
+        let table = MountTable::read().unwrap_or_default();
+        let below = table.mounts().iter().filter(|m| m.parent == mount.id && m.id != mount.id);
+        let below = below.map(|m| Holder::Below { point: m.point.clone() });
+        Self(users.chain(below).collect())
     }
 
     /// Namespaces in which `device` is mounted, one process each, and devices on top of it.
@@ -111,6 +112,7 @@ impl fmt::Display for HolderList {
                 Holder::Namespace { pid, name, point } => {
                     write!(f, "the mount {} of process {pid} {name}", point.display())?;
                 }
+                Holder::Below { point } => write!(f, "the mount {}", point.display())?,
                 Holder::Device { name } => write!(f, "device {name}")?,
             }
         }

@@ -13,7 +13,8 @@ use rustix::fs::{CWD, Mode, OFlags, fstat, makedev, openat, stat, symlinkat};
 use rustix::io::Errno;
 
 use super::error::PrepareError;
-use super::plan::{ByteSize, DeviceNode, Entry, MonitorRoot, Source, Use};
+use super::needs::{ByteSize, DeviceNode, Source, Use};
+use super::plan::{Entry, MonitorRoot};
 use super::target::Target;
 use super::tree::{BindError, Nodes, PointKind, Restriction, Tree, TreeKind, make_file, make_node};
 

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::AttachError;
 use super::error::PrepareError;
-use super::plan::{Entry, HostBind, MonitorRoot, Owner, PlanError, Use, arrange};
+use super::needs::{HostBind, Owner, Use};
+use super::plan::{Entry, MonitorRoot, PlanError, arrange};
 use super::prepare::{PreparedRoot, prepare};
 use super::tree::{BindError, Tree, TreeKind};
 use crate::access::Access;

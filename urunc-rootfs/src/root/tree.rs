@@ -18,7 +18,7 @@ use rustix::mount::{
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use super::plan::{ByteSize, Device, DeviceKind, Owner, Use};
+use super::needs::{ByteSize, Device, DeviceKind, Owner, Use};
 use crate::access::Access;
 use crate::confined::{self, Missing};
 use crate::image::FileKind;
@@ -136,7 +136,8 @@ impl Tree {
     pub(super) fn point(&self, inside: &Path, kind: PointKind) -> rustix::io::Result<OwnedFd> {
         let fd = match confined::find(self.mount.as_fd(), inside) {
             Err(Errno::NOENT) if self.kind.grows() => {
-                let dir = self.parent(inside)?;
+                let inside = confined::missing_end(self.mount.as_fd(), inside)?;
+                let dir = self.parent(&inside)?;
                 let name = inside.file_name().ok_or(Errno::INVAL)?;
                 match kind {
                     PointKind::Directory => confined::make_directory(dir.as_fd(), name)?,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::plan::{Extent, SourceFacts, SourceKind};
+use super::facts::{Extent, SourceFacts, SourceKind};
 use crate::image::FileKind;
 use crate::initrd::{Addition, Content};
 use crate::mounts::MountTable;
