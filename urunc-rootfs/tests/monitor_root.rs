@@ -99,7 +99,7 @@ fn the_monitor_sees_what_was_planned_and_nothing_else() {
     }
     let (top, dev, real_usr) = in_own_mounts(|| {
         // Whatever the umask.
-        rustix::process::umask(Mode::from_raw_mode(0o077));
+        rustix::process::umask(Mode::from_raw_mode(0o777));
         let prepared = planned(&needs()).prepare(&[]).unwrap();
         let usr = fs::metadata("/usr").unwrap().ino();
         in_child(|| {

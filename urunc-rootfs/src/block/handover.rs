@@ -136,7 +136,7 @@ impl Handover {
         // Held open from here: a loop device with nobody to use it would be gone.
         let held = open(&self.node, self.mount.device, OFlags::RDONLY)
             .map_err(|source| cannot_open(&self.node, self.mount.device, source))?;
-        if self.disk_sequence != disk_sequence(self.mount.device) || !self.is_mounted() {
+        if !self.is_mounted() {
             return Err(BlockError::Changed { point: self.mount.point.clone() });
         }
         if self.must_not_vanish() {
