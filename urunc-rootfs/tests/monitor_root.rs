@@ -186,12 +186,15 @@ fn a_kernel_without_mount_setattr_gives_the_same_restrictions() {
     assert_flags(in_own_mounts(|| flags_seen(|| deny_system_call(libc::SYS_mount_setattr))));
 }
 
-fn flags_seen(before: impl FnOnce()) -> [u64; 6] {
+fn flags_seen(before: impl FnOnce()) -> [u64; 7] {
     let dir = tempfile::tempdir().unwrap();
     let mut needs = needs();
-    for (name, access) in
-        [("/program", Use::Program), ("/data", Use::Data), ("/share", Use::Share(Access::ReadWrite))]
-    {
+    for (name, access) in [
+        ("/program", Use::Program),
+        ("/data", Use::Data),
+        ("/share", Use::Share(Access::ReadWrite)),
+        ("/image", Use::Share(Access::ReadOnly)),
+    ] {
         let source = dir.path().join(&name[1..]);
         fs::create_dir(&source).unwrap();
         needs.binds.push(HostBind { source: Source::Host(source), target: place(name), access });
@@ -201,11 +204,12 @@ fn flags_seen(before: impl FnOnce()) -> [u64; 6] {
     in_child(|| {
         enter_own_mounts();
         prepared.attach().unwrap();
-        ["/", "/dev", "/tmp", "/program", "/data", "/share"].map(|path| statvfs(path).unwrap().f_flag.bits())
+        ["/", "/dev", "/tmp", "/program", "/data", "/share", "/image"]
+            .map(|path| statvfs(path).unwrap().f_flag.bits())
     })
 }
 
-fn assert_flags(seen: [u64; 6]) {
+fn assert_flags(seen: [u64; 7]) {
     let (ro, suid) = (StatVfsMountFlags::RDONLY, StatVfsMountFlags::NOSUID);
     let (dev, exec) = (StatVfsMountFlags::NODEV, StatVfsMountFlags::NOEXEC);
     let expected = [
@@ -215,6 +219,7 @@ fn assert_flags(seen: [u64; 6]) {
         ro | suid | dev,
         ro | suid | dev | exec,
         suid | dev | exec,
+        ro | suid | dev | exec,
     ];
     let seen = seen.map(|bits| StatVfsMountFlags::from_bits_retain(bits) & (ro | suid | dev | exec));
     assert_eq!(seen, expected);
