@@ -12,7 +12,7 @@ use crate::names::{IfIndex, IfName, Mtu};
 use crate::namespace::NsId;
 use crate::netlink::tc;
 use crate::owner::Owner;
-use crate::sysctl::State;
+use crate::sysctl::SwitchState;
 
 /// The host's address on the TAP device in static mode, as Knative set-ups expect it.
 pub const STATIC_HOST: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 1);
@@ -86,7 +86,7 @@ pub enum Connection {
         /// The table.
         table: String,
         /// Whether the container's interface forwarded before.
-        forwarding: State,
+        forwarding: SwitchState,
     },
 }
 

@@ -10,7 +10,7 @@ use crate::netlink::tc::{self, Filter, IngressQdisc};
 use crate::netlink::{NetlinkError, Socket};
 use crate::owner::{Mark, read_alias};
 use crate::run::Here;
-use crate::sysctl::{self, State, Switch, SysctlError};
+use crate::sysctl::SwitchState;
 
 /// Why a namespace's network cannot be understood. "There is no interface" is not among these.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +19,6 @@ pub enum DiscoverError {
     /// A table could not be read.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// A switch could not be read.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
     /// Several interfaces could be the container's, and no default route decides.
     #[error(
         "cannot tell which interface is the container's: {}; give one of them the default route",
@@ -59,7 +56,7 @@ pub struct Discovered {
     pub(crate) namespace: NsId,
     pub(crate) qdisc: Option<IngressQdisc>,
     pub(crate) filters: Vec<Filter>,
-    pub(crate) forwarding: State,
+    pub(crate) forwarding: SwitchState,
     /// TAP devices in the namespace that are marked as a container's.
     pub(crate) taps: Vec<Holder>,
     /// Networks that are already somebody's here.
@@ -127,7 +124,7 @@ pub fn discover(here: &Here) -> Result<Option<Discovered>, DiscoverError> {
         namespace: here.id(),
         qdisc: socket.ingress_qdisc(link.index)?,
         filters: socket.ingress_filters(link.index)?,
-        forwarding: sysctl::get(here, Switch::Ipv4Forwarding, &link.name)?,
+        forwarding: link.forwarding,
         taps: links.iter().filter_map(our_tap).collect(),
         taken: taken.collect(),
     }))

@@ -115,5 +115,5 @@ pub use netlink::link::Counters;
 pub use owner::{Mark, NotAMark, Owner};
 pub use run::{Here, RunError, StillThreaded, wait_single_threaded};
 pub use settle::{SettleError, Settled, settle};
-pub use sysctl::{State, SysctlError};
+pub use sysctl::{SwitchState, SysctlError};
 pub use traffic::{Traffic, traffic};

@@ -127,9 +127,16 @@ fn wait(events: &Socket, monitor: BorrowedFd<'_>, deadline: Instant) -> io::Resu
 /// A copy of the monitor's descriptor of the TAP device, if it has one.
 fn find(monitor: BorrowedFd<'_>, tap: &IfName) -> Result<Option<OwnedFd>, SettleError> {
     let failed = |source: io::Error| SettleError::Search { tap: tap.clone(), source };
-    let directory = format!("/proc/{}/fd", pid_of(monitor)?);
-    for entry in fs::read_dir(&directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
+    // A monitor that ends meanwhile has no descriptors; whoever waits for it will see.
+    let pid = match pid_of(monitor) {
+        Err(NsError::ProcessGone) => return Ok(None),
+        pid => pid?,
+    };
+    let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries.filter_map(Result::ok) {
         // By device number: the path depends on the monitor's root.
         let is_tun = fs::metadata(entry.path()).is_ok_and(|m| m.st_rdev() == makedev(10, 200));
         let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
@@ -137,7 +144,7 @@ fn find(monitor: BorrowedFd<'_>, tap: &IfName) -> Result<Option<OwnedFd>, Settle
         // Through the pidfd, so it is this process's even if the directory was another's by now.
         match pidfd_getfd(monitor, number, PidfdGetfdFlags::empty()) {
             Ok(copy) if sys::tap_name(copy.as_fd()) == Ok(tap.padded()) => return Ok(Some(copy)),
-            Ok(_) | Err(Errno::BADF) => (),
+            Ok(_) | Err(Errno::BADF | Errno::SRCH) => (),
             Err(errno) => return Err(failed(errno.into())),
         }
     }

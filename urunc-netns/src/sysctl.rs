@@ -1,4 +1,4 @@
-//! Per-interface switches that netlink does not offer, by way of `/proc/sys/net`, which shows each thread its
+//! Turning per-interface switches that netlink cannot turn, or not with all that belongs to it, by way of `/proc/sys/net`, which shows each thread its
 //! own network namespace (unlike `/proc/net`, which shows the process's).
 
 use std::fs;
@@ -22,14 +22,14 @@ pub(crate) enum Switch {
 /// What a switch says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum SwitchState {
     /// 0.
     Off,
     /// 1, or whatever is not 0.
     On,
 }
 
-/// A switch could not be read or set.
+/// A switch could not be set.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {attempt} {path}")]
 pub struct SysctlError {
@@ -45,22 +45,17 @@ impl SysctlError {
     }
 }
 
-/// What the switch says in the namespace that the calling thread is in.
-pub(crate) fn get(_here: &Here, switch: Switch, interface: &IfName) -> Result<State, SysctlError> {
-    let path = path(switch, interface);
-    match fs::read(&path) {
-        Ok(text) if text.first() == Some(&b'0') => Ok(State::Off),
-        Ok(_) => Ok(State::On),
-        Err(source) => Err(SysctlError { attempt: "read", path, source }),
-    }
-}
-
 /// Sets the switch in the namespace that the calling thread is in.
-pub(crate) fn set(_here: &Here, switch: Switch, interface: &IfName, state: State) -> Result<(), SysctlError> {
+pub(crate) fn set(
+    _here: &Here,
+    switch: Switch,
+    interface: &IfName,
+    state: SwitchState,
+) -> Result<(), SysctlError> {
     let path = path(switch, interface);
     let (text, attempt) = match state {
-        State::Off => ("0", "turn off"),
-        State::On => ("1", "turn on"),
+        SwitchState::Off => ("0", "turn off"),
+        SwitchState::On => ("1", "turn on"),
     };
     let failed = |source| SysctlError { attempt, path: path.clone(), source };
     #[cfg(test)]

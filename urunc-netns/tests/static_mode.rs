@@ -8,8 +8,8 @@ use std::path::Path;
 
 use lab::{Lab, Pod};
 use urunc_netns::{
-    Attachment, Connection, Discovered, Family, Handover, Mode, Owner, PlanError, State, attach, detach,
-    discover, plan,
+    Attachment, Connection, Discovered, Family, Handover, Mode, Owner, PlanError, SwitchState, attach,
+    detach, discover, plan,
 };
 
 fn found(lab: &Lab) -> Discovered {
@@ -106,7 +106,7 @@ fn other_tables_and_a_forwarding_interface_stay_as_they_are() {
     );
     let before = pod.inside.dump();
     let plan = planned(&pod.inside, "user-container").unwrap();
-    assert!(matches!(plan.connection, Connection::Masquerade { forwarding: State::On, .. }));
+    assert!(matches!(plan.connection, Connection::Masquerade { forwarding: SwitchState::On, .. }));
     let tap = pod.inside.netns().run(|here| attach(here, &plan)).unwrap().unwrap();
     drop(tap);
     pod.inside.netns().run(|here| detach(here, &plan)).unwrap().unwrap();

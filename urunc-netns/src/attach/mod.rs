@@ -22,7 +22,7 @@ use crate::netlink::tc::IngressQdisc;
 use crate::netlink::{NetlinkError, Socket, nft};
 use crate::owner::{Owner, read_alias};
 use crate::run::Here;
-use crate::sysctl::{self, State, Switch};
+use crate::sysctl::{self, Switch, SwitchState};
 use crate::tap;
 
 /// An attached TAP device, as the monitor is to get it.
@@ -47,7 +47,7 @@ enum Part<'a> {
     /// The nftables table.
     Table(&'a str),
     /// Forwarding on the container's interface, and what it was before.
-    Forwarding(State),
+    Forwarding(SwitchState),
     /// The device is made persistent for this user and let go of.
     Offer(u32),
 }
@@ -189,7 +189,7 @@ impl Bench<'_> {
                 self.socket.add_redirect(uplink, (tap.index, &tap.name), plan.owner.mark())?;
             }
             Part::Table(table) => nft::masquerade(self.here, table, STATIC_HOST, uplink)?,
-            Part::Forwarding(_) => sysctl::set(self.here, Switch::Ipv4Forwarding, uplink.1, State::On)?,
+            Part::Forwarding(_) => sysctl::set(self.here, Switch::Ipv4Forwarding, uplink.1, SwitchState::On)?,
             Part::Offer(uid) => {
                 let failed = |source| AttachError::Offer { name: plan.tap.clone(), uid, source };
                 self.tap.take().map_or(Ok(()), |tap| tap::offer_by_name(tap, uid)).map_err(failed)?;
@@ -207,7 +207,7 @@ impl Bench<'_> {
         })?;
         let link = self.tap_link()?;
         self.socket.prepare_link(&link, &plan.owner.alias(), plan.mtu)?;
-        match sysctl::set(self.here, Switch::Ipv6Disabled, &link.name, State::On) {
+        match sysctl::set(self.here, Switch::Ipv6Disabled, &link.name, SwitchState::On) {
             Err(error) if !error.is_absent() => return Err(error.into()),
             _ => (), // a kernel without IPv6 has no such switch, and no need of it
         }
@@ -219,7 +219,7 @@ impl Bench<'_> {
             }
             Connection::Masquerade { .. } => {
                 self.socket.add_address(&link, STATIC_HOST, STATIC_PREFIX)?;
-                sysctl::set(self.here, Switch::Ipv4Forwarding, &link.name, State::On)?;
+                sysctl::set(self.here, Switch::Ipv4Forwarding, &link.name, SwitchState::On)?;
             }
         }
         self.socket.raise_link(&link)?;
@@ -252,11 +252,11 @@ impl Bench<'_> {
             }
             Part::Filter => self.socket.delete_redirect(index, uplink, owner.mark())?,
             Part::Table(table) => nft::delete_table(self.here, table)?,
-            Part::Forwarding(State::On) => (),
-            Part::Forwarding(State::Off) => {
+            Part::Forwarding(SwitchState::On) => (),
+            Part::Forwarding(SwitchState::Off) => {
                 // The same interface only: another one of that name has a switch of its own.
                 if self.socket.link(uplink)?.is_some_and(|link| link.index == index) {
-                    sysctl::set(self.here, Switch::Ipv4Forwarding, uplink, State::Off)?;
+                    sysctl::set(self.here, Switch::Ipv4Forwarding, uplink, SwitchState::Off)?;
                 }
             }
             Part::Offer(_) => (), // goes with the device

@@ -12,6 +12,7 @@ use super::wire::{Payload, attribute, u32_at, until_zero};
 use super::{NetlinkError, Socket};
 use crate::cidr::Cidr;
 use crate::names::{IfIndex, IfName, MacAddr, Mtu};
+use crate::sysctl::SwitchState;
 
 // linux/if.h.
 pub(crate) const IFF_UP: u32 = 1;
@@ -22,6 +23,8 @@ const ARPHRD_ETHER: u16 = 1;
 // linux/socket.h.
 pub(super) const AF_INET: u8 = 2;
 pub(super) const AF_INET6: u8 = 10;
+/// linux/if_link.h.
+const IFLA_INET_CONF: u16 = 1;
 /// linux/if_addr.h: another host has this address, so it is not used.
 const IFA_F_DADFAILED: u32 = 0x08;
 
@@ -35,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) mac: Option<MacAddr>,
     pub(crate) mtu: u32,
     pub(crate) alias: Option<String>,
+    /// Whether it forwards IPv4 packets.
+    pub(crate) forwarding: SwitchState,
     pub(crate) received: Counters,
     pub(crate) transmitted: Counters,
 }
@@ -82,10 +87,20 @@ impl Link {
             flags,
             mac: mac.filter(|octets| *octets != [0; 6]).map(MacAddr::from),
             mtu: attribute(attributes, Ifla::Mtu).and_then(u32_at)?,
+            forwarding: forwarding(attribute(attributes, Ifla::AfSpec).unwrap_or_default()),
             alias: alias.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
             received,
             transmitted,
         })
+    }
+}
+
+/// The first of the IPv4 settings (`IFLA_INET_CONF`, linux/if_link.h; `IPV4_DEVCONF_FORWARDING`, linux/ip.h).
+fn forwarding(per_family: &[u8]) -> SwitchState {
+    let of_ipv4 = attribute(per_family, AF_INET).unwrap_or_default();
+    match attribute(of_ipv4, IFLA_INET_CONF).and_then(u32_at) {
+        None | Some(0) => SwitchState::Off,
+        Some(_) => SwitchState::On,
     }
 }
 

@@ -76,8 +76,6 @@ pub(crate) fn masquerade(
     subnet: Ipv4Addr,
     uplink: (IfIndex, &IfName),
 ) -> Result<(), NetlinkError> {
-    let name = Payload::text;
-    let new_table = || message(NFT_MSG_NEWTABLE, NlmF::CREATE, name(header(), NFTA_TABLE_NAME, table));
     let chain = header()
         .text(NFTA_CHAIN_TABLE, table)
         .text(NFTA_CHAIN_NAME, CHAIN)
@@ -103,24 +101,29 @@ pub(crate) fn masquerade(
             expression(rule, "masq", |p| p)
         },
     );
-    // Making, deleting and making it again is how one transaction says "this, whatever was there".
-    let changes = vec![
-        new_table(),
-        message(NFT_MSG_DELTABLE, NlmF::empty(), name(header(), NFTA_TABLE_NAME, table)),
-        new_table(),
-        message(NFT_MSG_NEWCHAIN, NlmF::CREATE, chain),
-        message(NFT_MSG_NEWRULE, NlmF::CREATE | NlmF::APPEND, rule),
-    ];
-    transact(
-        here,
-        format_args!("make nftables table {table}, which masquerades behind {}", uplink.1),
-        changes,
-    )
+    let attempt = format_args!("make nftables table {table}, which masquerades behind {}", uplink.1);
+    let contents = || {
+        [
+            message(NFT_MSG_NEWCHAIN, NlmF::CREATE, chain.clone()),
+            message(NFT_MSG_NEWRULE, NlmF::CREATE | NlmF::APPEND, rule.clone()),
+        ]
+    };
+    let exclusive = message(NFT_MSG_NEWTABLE, NlmF::CREATE | NlmF::EXCL, named(table));
+    match transact(here, attempt, [vec![exclusive], contents().into()].concat()) {
+        // Ours by its name, from an earlier start: this transaction says "the new one, instead of the old". It
+        // waits for a grace period of the kernel's, some 10 ms, which is why it is not the first choice.
+        Err(error) if error.is(&[Errno::EXIST]) => {
+            let delete = message(NFT_MSG_DELTABLE, NlmF::empty(), named(table));
+            let make = message(NFT_MSG_NEWTABLE, NlmF::CREATE, named(table));
+            transact(here, attempt, [vec![delete, make], contents().into()].concat())
+        }
+        result => result,
+    }
 }
 
 /// Deletes the table with all it holds; success if it is not there.
 pub(crate) fn delete_table(here: &Here, table: &str) -> Result<(), NetlinkError> {
-    let delete = message(NFT_MSG_DELTABLE, NlmF::empty(), header().text(NFTA_TABLE_NAME, table));
+    let delete = message(NFT_MSG_DELTABLE, NlmF::empty(), named(table));
     gone(transact(here, format_args!("delete nftables table {table}"), vec![delete]), &[Errno::NOENT])
 }
 
@@ -147,6 +150,11 @@ fn message(kind: u16, flags: NlmF, payload: Payload) -> Message {
 /// `struct nfgenmsg`: family, version 0, no resource.
 fn header() -> Payload {
     Payload::new(&[NFPROTO_IPV4, 0, 0, 0])
+}
+
+/// What is said about a table: its name.
+fn named(table: &str) -> Payload {
+    header().text(NFTA_TABLE_NAME, table)
 }
 
 /// Adds an expression to a rule.
