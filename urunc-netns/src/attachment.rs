@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cidr::Cidr;
 use crate::discover::{Discovered, Holder};
 use crate::guest::{GuestNetwork, Route};
-use crate::names::{IfIndex, IfName, Mtu};
+use crate::names::{IfName, Interface, Mtu};
 use crate::namespace::NsId;
 use crate::netlink::tc;
 use crate::owner::Owner;
@@ -65,9 +65,7 @@ pub struct Attachment {
     /// How the monitor gets it.
     pub handover: Handover,
     /// The container's interface.
-    pub uplink: IfName,
-    /// Its number.
-    pub uplink_index: IfIndex,
+    pub uplink: Interface,
     /// What connects the two.
     pub connection: Connection,
 }
@@ -150,7 +148,7 @@ pub enum PlanError {
 /// [`PlanError::Held`] if a container is there already, be it alive or not: only the caller can know, and
 /// detaches it if it is dead. [`PlanError::ForeignFilter`] and [`PlanError::SubnetTaken`] as they say.
 pub fn plan(found: &Discovered, owner: &Owner, mode: Mode, handover: Handover) -> Result<Plan, PlanError> {
-    let interface = || found.network.interface.clone();
+    let interface = || found.network.interface.name.clone();
     if let Some(holder) = found.holders().into_iter().next() {
         return Err(PlanError::Held { interface: interface(), holder: Box::new(holder) });
     }
@@ -178,8 +176,7 @@ pub fn plan(found: &Discovered, owner: &Owner, mode: Mode, handover: Handover) -
         tap: owner.tap_name(),
         mtu: found.network.mtu,
         handover,
-        uplink: interface(),
-        uplink_index: found.network.index,
+        uplink: found.network.interface.clone(),
         connection,
     };
     Ok(Plan { attachment, guest })

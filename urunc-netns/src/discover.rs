@@ -122,8 +122,8 @@ pub fn discover(here: &Here) -> Result<Option<Discovered>, DiscoverError> {
     Ok(Some(Discovered {
         network,
         namespace: here.id(),
-        qdisc: socket.ingress_qdisc(link.index)?,
-        filters: socket.ingress_filters(link.index)?,
+        qdisc: socket.ingress_qdisc(&link.interface)?,
+        filters: socket.ingress_filters(&link.interface)?,
         forwarding: link.forwarding,
         taps: links.iter().filter_map(our_tap).collect(),
         taken: taken.collect(),
@@ -133,14 +133,14 @@ pub fn discover(here: &Here) -> Result<Option<Discovered>, DiscoverError> {
 /// A link that carries our alias, as a holder.
 fn our_tap(link: &Link) -> Option<Holder> {
     let (mark, container) = read_alias(link.alias.as_deref()?)?;
-    Some(Holder { mark, container: Some(container), tap: Some(link.name.clone()) })
+    Some(Holder { mark, container: Some(container), tap: Some(link.interface.name.clone()) })
 }
 
 /// Finds the container's interface.
 fn choose<'a>(links: &'a [Link], routes: &[(IfIndex, Route)]) -> Result<Option<&'a Link>, DiscoverError> {
     let candidates: Vec<&Link> =
         links.iter().filter(|link| !link.is_loopback() && our_tap(link).is_none()).collect();
-    let link_of = |index: IfIndex| candidates.iter().find(|link| link.index == index).copied();
+    let link_of = |index: IfIndex| candidates.iter().find(|link| link.interface.index == index).copied();
     let defaults = || {
         let through = routes.iter().filter(|(_, route)| route.is_default());
         through.filter_map(|(index, route)| Some((link_of(*index)?, route)))
@@ -156,12 +156,14 @@ fn choose<'a>(links: &'a [Link], routes: &[(IfIndex, Route)]) -> Result<Option<&
     if left.is_empty() {
         left = candidates.iter().filter(|link| link.is_up()).copied().collect();
     }
-    left.sort_by_key(|link| link.index);
-    left.dedup_by_key(|link| link.index);
+    left.sort_by_key(|link| link.interface.index);
+    left.dedup_by_key(|link| link.interface.index);
     match left[..] {
         [] => Ok(None),
         [link] => Ok(Some(link)),
-        _ => Err(DiscoverError::Ambiguous { candidates: left.iter().map(|l| l.name.clone()).collect() }),
+        _ => Err(DiscoverError::Ambiguous {
+            candidates: left.iter().map(|l| l.interface.name.clone()).collect(),
+        }),
     }
 }
 
@@ -171,17 +173,17 @@ fn describe(
     addresses: &[(IfIndex, Cidr)],
     routes: &[(IfIndex, Route)],
 ) -> Result<GuestNetwork, DiscoverError> {
-    let interface = || link.name.clone();
+    let interface = || link.interface.name.clone();
     let mac = link.mac.ok_or_else(|| DiscoverError::NoEthernet { interface: interface() })?;
     let mtu = Mtu::try_from(link.mtu);
     let mtu = mtu.map_err(|source| DiscoverError::Mtu { interface: interface(), source })?;
-    let addresses = addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, cidr)| *cidr);
-    let through = routes.iter().filter(|(index, _)| *index == link.index);
+    let addresses =
+        addresses.iter().filter(|(index, _)| *index == link.interface.index).map(|(_, cidr)| *cidr);
+    let through = routes.iter().filter(|(index, _)| *index == link.interface.index);
     let mut routes: Vec<Route> = through.map(|(_, route)| route.clone()).collect();
     routes.sort_by_key(Route::rank);
     Ok(GuestNetwork {
-        interface: interface(),
-        index: link.index,
+        interface: link.interface.clone(),
         mac,
         mtu,
         addresses: addresses.collect(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
-use crate::names::{IfIndex, IfName, MacAddr, Mtu};
+use crate::names::{Interface, MacAddr, Mtu};
 
 /// The routing table that holds ordinary routes (`RT_TABLE_MAIN`, linux/rtnetlink.h).
 const MAIN_TABLE: u32 = 254;
@@ -14,9 +14,7 @@ const MAIN_TABLE: u32 = 254;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestNetwork {
     /// The container's interface.
-    pub interface: IfName,
-    /// Its number.
-    pub index: IfIndex,
+    pub interface: Interface,
     /// The hardware address that the guest's interface must have: the container interface's own, so that
     /// nobody else on the network notices a change.
     pub mac: MacAddr,

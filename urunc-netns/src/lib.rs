@@ -108,7 +108,7 @@ pub use attachment::{
 pub use cidr::Cidr;
 pub use discover::{DiscoverError, Discovered, Holder, discover};
 pub use guest::{Family, GuestNetwork, Route};
-pub use names::{IfIndex, IfName, MacAddr, Mtu, NameError};
+pub use names::{IfIndex, IfName, Interface, MacAddr, Mtu, NameError};
 pub use namespace::{HostNetwork, NetNs, NsError, NsId};
 pub use netlink::NetlinkError;
 pub use netlink::link::Counters;

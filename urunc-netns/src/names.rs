@@ -94,6 +94,21 @@ impl fmt::Display for IfIndex {
     }
 }
 
+/// An interface: the number by which the kernel knows it, and the name by which people do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name, which can change.
+    pub name: IfName,
+    /// Its number, which does not.
+    pub index: IfIndex,
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
 /// A link's largest packet in bytes, without the Ethernet header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]

@@ -403,7 +403,7 @@ fn a_plan_that_does_not_fit_leaves_nothing_behind() {
     let before = pod.inside.dump();
     let good = planned(&pod.inside, "web", Mode::Dynamic);
     let mut gone = serde_json::to_value(&good).unwrap();
-    gone["uplink_index"] = 4_000_000.into();
+    gone["uplink"]["index"] = 4_000_000.into();
     let gone: Attachment = serde_json::from_value(gone).unwrap();
     let mut too_large = good.clone();
     too_large.mtu = Mtu::try_from(65_535).unwrap();

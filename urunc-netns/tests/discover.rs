@@ -34,7 +34,7 @@ fn a_pods_interface_is_read_completely() {
     let pod = Pod::with_mtu(9000);
     let before = pod.inside.dump();
     let network = network(&pod.inside);
-    assert_eq!(network.interface.as_str(), "eth0");
+    assert_eq!(network.interface.name.as_str(), "eth0");
     assert_eq!(network.mac.to_string(), "02:00:00:00:09:02");
     assert_eq!(network.mtu.get(), 9000);
     let addresses: Vec<String> = network.addresses.iter().map(ToString::to_string).collect();
@@ -77,7 +77,7 @@ fn of_several_default_routes_the_lowest_metric_wins() {
          ip route add default via 10.1.0.9 metric 400
          ip -6 route add default via fd00::1 metric 1");
     let network = network(&lab);
-    assert_eq!(network.interface.as_str(), "nic1");
+    assert_eq!(network.interface.name.as_str(), "nic1");
     assert_eq!(network.gateway(Family::V4), Some("10.1.0.1".parse().unwrap()));
     assert_eq!(network.gateway(Family::V6), None, "the IPv6 default route is another interface's");
 }
@@ -95,7 +95,7 @@ fn an_ipv6_only_pod_is_found_by_its_ipv6_default_route() {
          ip -6 route add default via fe80::1 dev nic1 metric 512; ip -6 route add default via fd00::1 metric 1024",
     );
     let network = network(&lab);
-    assert_eq!(network.interface.as_str(), "nic1");
+    assert_eq!(network.interface.name.as_str(), "nic1");
     assert_eq!(network.gateway(Family::V6), Some("fe80::1".parse().unwrap()));
     assert_eq!(network.primary(Family::V6).unwrap().to_string(), "fd01::2/64", "not the link-local one");
     assert_eq!(network.addresses.len(), 2);
@@ -112,7 +112,7 @@ fn policy_routing_alone_decides_if_it_points_to_one_interface() {
     lab.sh("ip route add default via 10.1.0.1 table 100; ip -6 route add default via fd01::1 table 100
          ip route add default via 10.1.0.7 table 101 metric 7; ip rule add from all lookup 100");
     let network = network(&lab);
-    assert_eq!(network.interface.as_str(), "nic1");
+    assert_eq!(network.interface.name.as_str(), "nic1");
     assert_eq!(network.gateway(Family::V4), Some("10.1.0.1".parse().unwrap()));
     assert_eq!(network.gateway(Family::V6), Some("fd01::1".parse().unwrap()));
     lab.sh("ip route add default via 10.0.0.1 table 102");
@@ -161,7 +161,7 @@ fn without_a_default_route_the_only_interface_that_is_up_is_taken() {
     }
     let lab = with(&["net1"]);
     let network = network(&lab);
-    assert_eq!(network.interface.as_str(), "net1");
+    assert_eq!(network.interface.name.as_str(), "net1");
     assert_eq!((network.gateway(Family::V4), network.gateway(Family::V6)), (None, None));
     lab.sh("ip link add net2 type veth peer name far2; ip link set net2 up");
     let error = found(&lab).unwrap_err();
@@ -213,7 +213,7 @@ fn next_hops_of_a_multipath_route_are_routes() {
          ip route add default metric 5 nexthop via 10.1.0.1 weight 2 nexthop via 10.1.0.3
          ip route add 10.7.0.0/16 via inet6 fd01::9 dev nic1");
     let network = network(&lab);
-    assert_eq!(network.interface.as_str(), "nic1");
+    assert_eq!(network.interface.name.as_str(), "nic1");
     let gateways: Vec<String> =
         network.routes.iter().filter(|r| r.is_default()).map(|r| r.gateway.unwrap().to_string()).collect();
     assert_eq!(gateways, ["10.1.0.1", "10.1.0.3"]);

@@ -88,7 +88,7 @@ fn ten_thousand_runs_from_eight_threads_never_see_the_wrong_namespace() {
                     let (inside, found) = found.unwrap();
                     assert_eq!(&inside, expected);
                     if let Some(found) = found {
-                        assert_eq!(found.network.interface.as_str(), format!("only{number}"));
+                        assert_eq!(found.network.interface.name.as_str(), format!("only{number}"));
                     }
                     assert_eq!(&seen(), home);
                     runs.fetch_add(1, Ordering::Relaxed);

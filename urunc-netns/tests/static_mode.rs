@@ -150,3 +150,21 @@ fn a_second_container_is_refused_beside_a_static_one() {
         );
     }
 }
+
+/// The other order than the usual one: a container that died is released when the next one is attached already.
+#[test]
+fn releasing_a_dead_container_late_does_not_stop_the_next_ones_traffic() {
+    if !lab::ready() {
+        return;
+    }
+    let pod = Pod::new();
+    let ns = pod.inside.netns();
+    let forwards = || pod.inside.sh("cat /proc/sys/net/ipv4/conf/eth0/forwarding");
+    let dead = planned(&pod.inside, "dead").unwrap();
+    drop(ns.run(|here| attach(here, &dead)).unwrap().unwrap());
+    lab::until("the device is gone", || !pod.inside.sh("ip -o link").contains(dead.tap.as_str()));
+    let next = planned(&pod.inside, "next").unwrap();
+    let _tap = ns.run(|here| attach(here, &next)).unwrap().unwrap();
+    ns.run(|here| detach(here, &dead)).unwrap().unwrap();
+    assert_eq!(forwards(), "1\n");
+}

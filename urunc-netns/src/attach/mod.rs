@@ -16,11 +16,12 @@ use std::path::Path;
 
 pub use self::error::{AttachError, DetachError, PartError, ReleaseError};
 use crate::attachment::{Attachment, Connection, Handover, Qdisc, STATIC_HOST, STATIC_PREFIX};
+use crate::names::Interface;
 use crate::namespace::{HostNetwork, NetNs, NsError};
 use crate::netlink::link::Link;
 use crate::netlink::tc::IngressQdisc;
 use crate::netlink::{NetlinkError, Socket, nft};
-use crate::owner::{Owner, read_alias};
+use crate::owner::{Mark, Owner, read_alias};
 use crate::run::Here;
 use crate::sysctl::{self, Switch, SwitchState};
 use crate::tap;
@@ -131,10 +132,11 @@ pub fn detach(here: &Here, record: &Attachment) -> Result<(), DetachError> {
 pub fn detach_unrecorded(here: &Here, owner: &Owner) -> Result<(), DetachError> {
     let mut socket = Socket::route(here).map_err(one)?;
     let links = socket.links().map_err(one)?;
-    let (own, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| is_tap_of(link, owner));
+    let (own, others): (Vec<&Link>, Vec<&Link>) =
+        links.iter().partition(|link| owner_of(link) == Some(owner.mark()));
     let mut results: Vec<Result<(), NetlinkError>> =
-        others.iter().map(|link| socket.delete_redirect(link.index, &link.name, owner.mark())).collect();
-    results.extend(own.iter().map(|link| socket.delete_link(link)));
+        others.iter().map(|link| socket.delete_redirect(&link.interface, owner.mark())).collect();
+    results.extend(own.iter().map(|link| socket.delete_link(&link.interface)));
     results.push(nft::delete_table(here, &owner.table_name()));
     collect(results.into_iter().map(|result| result.map_err(PartError::from)))
 }
@@ -180,16 +182,18 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn make(&mut self, part: Part<'_>) -> Result<(), AttachError> {
         let plan = self.plan;
-        let uplink = (plan.uplink_index, &plan.uplink);
+        let uplink = &plan.uplink;
         match part {
             Part::Tap => self.tap = Some(self.make_tap()?),
-            Part::Hook => self.socket.add_ingress_qdisc(uplink.0, uplink.1)?,
+            Part::Hook => self.socket.add_ingress_qdisc(uplink)?,
             Part::Filter => {
                 let tap = self.tap_link()?;
-                self.socket.add_redirect(uplink, (tap.index, &tap.name), plan.owner.mark())?;
+                self.socket.add_redirect(uplink, &tap, plan.owner.mark())?;
             }
             Part::Table(table) => nft::masquerade(self.here, table, STATIC_HOST, uplink)?,
-            Part::Forwarding(_) => sysctl::set(self.here, Switch::Ipv4Forwarding, uplink.1, SwitchState::On)?,
+            Part::Forwarding(_) => {
+                sysctl::set(self.here, Switch::Ipv4Forwarding, &uplink.name, SwitchState::On)?
+            }
             Part::Offer(uid) => {
                 let failed = |source| AttachError::Offer { name: plan.tap.clone(), uid, source };
                 self.tap.take().map_or(Ok(()), |tap| tap::offer_by_name(tap, uid)).map_err(failed)?;
@@ -213,9 +217,8 @@ impl Bench<'_> {
         }
         match plan.connection {
             Connection::Redirect { .. } => {
-                let tap = (link.index, &link.name);
-                self.socket.add_ingress_qdisc(tap.0, tap.1)?;
-                self.socket.add_redirect(tap, (plan.uplink_index, &plan.uplink), plan.owner.mark())?;
+                self.socket.add_ingress_qdisc(&link)?;
+                self.socket.add_redirect(&link, &plan.uplink, plan.owner.mark())?;
             }
             Connection::Masquerade { .. } => {
                 self.socket.add_address(&link, STATIC_HOST, STATIC_PREFIX)?;
@@ -226,9 +229,10 @@ impl Bench<'_> {
         Ok(fd)
     }
 
-    fn tap_link(&mut self) -> Result<Link, AttachError> {
+    fn tap_link(&mut self) -> Result<Interface, AttachError> {
         let name = &self.plan.tap;
-        self.socket.link(name)?.ok_or_else(|| AttachError::Vanished { name: name.clone() })
+        let link = self.socket.link(name)?.ok_or_else(|| AttachError::Vanished { name: name.clone() })?;
+        Ok(link.interface)
     }
 
     /// Removes the parts in reverse, every one whatever became of the others.
@@ -237,26 +241,32 @@ impl Bench<'_> {
     }
 
     fn remove(&mut self, part: Part<'_>) -> Result<(), PartError> {
-        let Attachment { owner, tap, uplink, uplink_index, .. } = self.plan;
-        let index = *uplink_index;
+        let Attachment { owner, tap, uplink, .. } = self.plan;
         match part {
             Part::Tap => match self.socket.link(tap)? {
-                Some(link) if is_tap_of(&link, owner) => self.socket.delete_link(&link)?,
+                Some(link) if owner_of(&link) == Some(owner.mark()) => {
+                    self.socket.delete_link(&link.interface)?
+                }
                 _ => (),
             },
             Part::Hook => {
-                let ours = self.socket.ingress_qdisc(index)? == Some(IngressQdisc::Ingress);
-                if ours && self.socket.ingress_filters(index)?.is_empty() {
-                    self.socket.delete_ingress_qdisc(index, uplink)?;
+                let ours = self.socket.ingress_qdisc(uplink)? == Some(IngressQdisc::Ingress);
+                if ours && self.socket.ingress_filters(uplink)?.is_empty() {
+                    self.socket.delete_ingress_qdisc(uplink)?;
                 }
             }
-            Part::Filter => self.socket.delete_redirect(index, uplink, owner.mark())?,
+            Part::Filter => self.socket.delete_redirect(uplink, owner.mark())?,
             Part::Table(table) => nft::delete_table(self.here, table)?,
             Part::Forwarding(SwitchState::On) => (),
             Part::Forwarding(SwitchState::Off) => {
-                // The same interface only: another one of that name has a switch of its own.
-                if self.socket.link(uplink)?.is_some_and(|link| link.index == index) {
-                    sysctl::set(self.here, Switch::Ipv4Forwarding, uplink, SwitchState::Off)?;
+                let links = self.socket.links()?;
+                // Not while another guest needs it, which was attached before this one's remains were removed.
+                let needed = links.iter().any(|link| owner_of(link).is_some_and(|mark| mark != owner.mark()));
+                // The same interface, whatever its name is now; another one has a switch of its own.
+                let same = links.iter().find(|link| link.interface.index == uplink.index);
+                if let Some(link) = same.filter(|_| !needed) {
+                    let name = &link.interface.name;
+                    sysctl::set(self.here, Switch::Ipv4Forwarding, name, SwitchState::Off)?;
                 }
             }
             Part::Offer(_) => (), // goes with the device
@@ -265,10 +275,9 @@ impl Bench<'_> {
     }
 }
 
-/// Whether this is the owner's TAP device: by the mark in its alias, not by its name.
-fn is_tap_of(link: &Link, owner: &Owner) -> bool {
-    let alias = link.alias.as_deref().and_then(read_alias);
-    alias.is_some_and(|(mark, _)| mark == owner.mark())
+/// Whose TAP device a link is, if it is anybody's: by the mark in its alias, not by its name.
+fn owner_of(link: &Link) -> Option<Mark> {
+    read_alias(link.alias.as_deref()?).map(|(mark, _)| mark)
 }
 
 /// All that failed, if anything did. Every result is waited for first.

@@ -11,7 +11,7 @@ use super::error::gone;
 use super::wire::{Payload, attribute, u32_at, until_zero};
 use super::{NetlinkError, Socket};
 use crate::cidr::Cidr;
-use crate::names::{IfIndex, IfName, MacAddr, Mtu};
+use crate::names::{IfIndex, IfName, Interface, MacAddr, Mtu};
 use crate::sysctl::SwitchState;
 
 // linux/if.h.
@@ -31,8 +31,7 @@ const IFA_F_DADFAILED: u32 = 0x08;
 /// What is known about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
-    pub(crate) index: IfIndex,
-    pub(crate) name: IfName,
+    pub(crate) interface: Interface,
     pub(crate) flags: u32,
     /// Its hardware address, if it is an Ethernet link and has one.
     pub(crate) mac: Option<MacAddr>,
@@ -82,8 +81,10 @@ impl Link {
         let alias = attribute(attributes, Ifla::Ifalias).map(until_zero);
         let [received, transmitted] = counters(attribute(attributes, Ifla::Stats64).unwrap_or_default());
         Some(Link {
-            index: IfIndex(index),
-            name: IfName::from_kernel(until_zero(attribute(attributes, Ifla::Ifname)?)),
+            interface: Interface {
+                name: IfName::from_kernel(until_zero(attribute(attributes, Ifla::Ifname)?)),
+                index: IfIndex(index),
+            },
             flags,
             mac: mac.filter(|octets| *octets != [0; 6]).map(MacAddr::from),
             mtu: attribute(attributes, Ifla::Mtu).and_then(u32_at)?,
@@ -139,22 +140,27 @@ impl Socket {
     }
 
     /// Gives a link its MTU and the text that says whose it is.
-    pub(crate) fn prepare_link(&mut self, link: &Link, alias: &str, mtu: Mtu) -> Result<(), NetlinkError> {
+    pub(crate) fn prepare_link(
+        &mut self,
+        link: &Interface,
+        alias: &str,
+        mtu: Mtu,
+    ) -> Result<(), NetlinkError> {
         let request =
             ifinfomsg(link.index.0, 0).attr(Ifla::Ifalias, alias.as_bytes()).u32(Ifla::Mtu, mtu.get());
-        let attempt = format_args!("set the MTU of {} to {mtu} and mark it", link.name);
+        let attempt = format_args!("set the MTU of {link} to {mtu} and mark it");
         self.change(attempt, Rtm::Setlink, NlmF::empty(), request)
     }
 
     /// Brings a link up.
-    pub(crate) fn raise_link(&mut self, link: &Link) -> Result<(), NetlinkError> {
-        let attempt = format_args!("bring up {}", link.name);
+    pub(crate) fn raise_link(&mut self, link: &Interface) -> Result<(), NetlinkError> {
+        let attempt = format_args!("bring up {link}");
         self.change(attempt, Rtm::Setlink, NlmF::empty(), ifinfomsg(link.index.0, IFF_UP))
     }
 
     /// Deletes a link; success if it is already gone.
-    pub(crate) fn delete_link(&mut self, link: &Link) -> Result<(), NetlinkError> {
-        let attempt = format_args!("delete {}", link.name);
+    pub(crate) fn delete_link(&mut self, link: &Interface) -> Result<(), NetlinkError> {
+        let attempt = format_args!("delete {link}");
         gone(self.change(attempt, Rtm::Dellink, NlmF::empty(), ifinfomsg(link.index.0, 0)), &[Errno::NODEV])
     }
 
@@ -166,14 +172,14 @@ impl Socket {
     /// Gives a link an IPv4 address.
     pub(crate) fn add_address(
         &mut self,
-        link: &Link,
+        link: &Interface,
         address: Ipv4Addr,
         prefix: u8,
     ) -> Result<(), NetlinkError> {
         let header = [&[AF_INET, prefix, 0, 0], &link.index.0.to_ne_bytes()[..]].concat();
         let octets = address.octets();
         let request = Payload::new(&header).attr(Ifa::Local, &octets).attr(Ifa::Address, &octets);
-        let attempt = format_args!("give {} the address {address}/{prefix}", link.name);
+        let attempt = format_args!("give {link} the address {address}/{prefix}");
         self.change(attempt, Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, request)
     }
 }

@@ -2,8 +2,8 @@
 //! `route`, `tc` and `nft`, how attributes are laid out in `wire`.
 //!
 //! `neli` brings the socket and the message frame. Its lowest socket type is used, for three reasons: its
-//! router starts a thread, which is forbidden here; its `NlSocketHandle` reads without `MSG_TRUNC`, so that a
-//! truncated answer would pass for a complete one; and it sends one message at a time, while nf_tables wants
+//! router starts a thread, which is forbidden here; its `NlSocketHandle` cannot tell a truncated answer
+//! from a complete one; and it sends one message at a time, while nf_tables wants
 //! a batch in one datagram.
 
 mod error;
@@ -119,7 +119,7 @@ impl Socket {
     /// Asks for a table of objects and gives each one's payload to `read`, which may pass it over.
     ///
     /// The kernel hands a table out in chunks and says if it changed in between (`NLM_F_DUMP_INTR`). Such a
-    /// dump, or one of which a chunk did not fit our buffer, is thrown away and asked for again.
+    /// dump is thrown away and asked for again.
     pub(crate) fn dump<T>(
         &mut self,
         attempt: Arguments<'_>,
@@ -135,11 +135,7 @@ impl Socket {
             let mut whole = true;
             let mut done = false;
             while !done {
-                let Some(chunk) = self.receive(attempt)? else {
-                    whole = false;
-                    continue;
-                };
-                for answer in chunk {
+                for answer in self.receive(attempt)? {
                     whole &= !answer.nl_flags().contains(NlmF::DUMP_INTR);
                     done |= *answer.nl_type() == u16::from(Nlmsg::Done);
                     found.extend(answer.get_payload().and_then(|body| read(body.as_ref())));
@@ -197,25 +193,29 @@ impl Socket {
 
     fn first_answer(&mut self, attempt: Arguments<'_>) -> Result<Answer, NetlinkError> {
         let answers = self.receive(attempt)?;
-        answers.and_then(|a| a.into_iter().next()).ok_or_else(|| NetlinkError::malformed(attempt))
+        answers.into_iter().next().ok_or_else(|| NetlinkError::malformed(attempt))
     }
 
-    /// Reads one datagram and takes it apart; none if it did not fit, in which case the buffer has grown.
-    pub(crate) fn receive(&mut self, attempt: Arguments<'_>) -> Result<Option<Vec<Answer>>, NetlinkError> {
-        let length = loop {
-            match self.inner.recv(&mut self.buffer, Msg::TRUNC) {
-                Ok((length, _)) => break length,
+    /// Waits for one datagram and takes it apart. It is looked at first, so that it is never cut off.
+    pub(crate) fn receive(&mut self, attempt: Arguments<'_>) -> Result<Vec<Answer>, NetlinkError> {
+        let length = self.read(attempt, Msg::PEEK | Msg::TRUNC)?;
+        if length > self.buffer.len() {
+            self.buffer.resize(length, 0);
+        }
+        let length = self.read(attempt, Msg::empty())?;
+        let answers = take_apart(&self.buffer[..length]);
+        let answers = answers.ok_or_else(|| NetlinkError::malformed(attempt))?;
+        answers.into_iter().map(|answer| refusal(attempt, answer)).collect()
+    }
+
+    fn read(&mut self, attempt: Arguments<'_>, flags: Msg) -> Result<usize, NetlinkError> {
+        loop {
+            match self.inner.recv(&mut self.buffer, flags) {
+                Ok((length, _)) => return Ok(length),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(source) => return Err(NetlinkError::Exchange { attempt: attempt.to_string(), source }),
             }
-        };
-        if length > self.buffer.len() {
-            self.buffer.resize(length.next_power_of_two(), 0);
-            return Ok(None);
         }
-        let answers = take_apart(&self.buffer[..length]);
-        let answers = answers.ok_or_else(|| NetlinkError::malformed(attempt))?;
-        answers.into_iter().map(|answer| refusal(attempt, answer)).collect::<Result<_, _>>().map(Some)
     }
 }
 

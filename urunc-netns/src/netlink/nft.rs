@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::error::gone;
 use super::wire::Payload;
 use super::{NetlinkError, Socket};
-use crate::names::{IfIndex, IfName};
+use crate::names::Interface;
 use crate::run::Here;
 
 // linux/netfilter/nfnetlink.h.
@@ -74,38 +74,13 @@ pub(crate) fn masquerade(
     here: &Here,
     table: &str,
     subnet: Ipv4Addr,
-    uplink: (IfIndex, &IfName),
+    uplink: &Interface,
 ) -> Result<(), NetlinkError> {
-    let chain = header()
-        .text(NFTA_CHAIN_TABLE, table)
-        .text(NFTA_CHAIN_NAME, CHAIN)
-        .nest(NFTA_CHAIN_HOOK, |hook| {
-            hook.be32(NFTA_HOOK_HOOKNUM, NF_INET_POST_ROUTING).be32(NFTA_HOOK_PRIORITY, NF_IP_PRI_NAT_SRC)
-        })
-        .text(NFTA_CHAIN_TYPE, "nat");
-    let [a, b, c, _] = subnet.octets();
-    let rule = header().text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, CHAIN).nest(
-        NFTA_RULE_EXPRESSIONS,
-        |rule| {
-            let rule = expression(rule, "payload", |p| {
-                p.be32(NFTA_PAYLOAD_DREG, NFT_REG_1)
-                    .be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
-                    .be32(NFTA_PAYLOAD_OFFSET, IPV4_SOURCE)
-                    .be32(NFTA_PAYLOAD_LEN, 3)
-            });
-            let rule = equals(rule, &[a, b, c]);
-            let rule = expression(rule, "meta", |p| {
-                p.be32(NFTA_META_DREG, NFT_REG_1).be32(NFTA_META_KEY, NFT_META_OIF)
-            });
-            let rule = equals(rule, &uplink.0.get().to_ne_bytes());
-            expression(rule, "masq", |p| p)
-        },
-    );
-    let attempt = format_args!("make nftables table {table}, which masquerades behind {}", uplink.1);
+    let attempt = format_args!("make nftables table {table}, which masquerades behind {uplink}");
     let contents = || {
         [
-            message(NFT_MSG_NEWCHAIN, NlmF::CREATE, chain.clone()),
-            message(NFT_MSG_NEWRULE, NlmF::CREATE | NlmF::APPEND, rule.clone()),
+            message(NFT_MSG_NEWCHAIN, NlmF::CREATE, chain(table)),
+            message(NFT_MSG_NEWRULE, NlmF::CREATE | NlmF::APPEND, rule(table, subnet, uplink)),
         ]
     };
     let exclusive = message(NFT_MSG_NEWTABLE, NlmF::CREATE | NlmF::EXCL, named(table));
@@ -155,6 +130,39 @@ fn header() -> Payload {
 /// What is said about a table: its name.
 fn named(table: &str) -> Payload {
     header().text(NFTA_TABLE_NAME, table)
+}
+
+/// The place where packets leave, after routing.
+fn chain(table: &str) -> Payload {
+    let hook = |p: Payload| {
+        p.be32(NFTA_HOOK_HOOKNUM, NF_INET_POST_ROUTING).be32(NFTA_HOOK_PRIORITY, NF_IP_PRI_NAT_SRC)
+    };
+    header()
+        .text(NFTA_CHAIN_TABLE, table)
+        .text(NFTA_CHAIN_NAME, CHAIN)
+        .nest(NFTA_CHAIN_HOOK, hook)
+        .text(NFTA_CHAIN_TYPE, "nat")
+}
+
+/// `ip saddr SUBNET/24 oif UPLINK masquerade`, as the nft program would put it.
+fn rule(table: &str, subnet: Ipv4Addr, uplink: &Interface) -> Payload {
+    let [a, b, c, _] = subnet.octets();
+    let source = |p: Payload| {
+        p.be32(NFTA_PAYLOAD_DREG, NFT_REG_1)
+            .be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
+            .be32(NFTA_PAYLOAD_OFFSET, IPV4_SOURCE)
+            .be32(NFTA_PAYLOAD_LEN, 3)
+    };
+    let way_out = |p: Payload| p.be32(NFTA_META_DREG, NFT_REG_1).be32(NFTA_META_KEY, NFT_META_OIF);
+    let expressions = |list: Payload| {
+        let list = equals(expression(list, "payload", source), &[a, b, c]);
+        let list = equals(expression(list, "meta", way_out), &uplink.index.get().to_ne_bytes());
+        expression(list, "masq", |p| p)
+    };
+    header()
+        .text(NFTA_RULE_TABLE, table)
+        .text(NFTA_RULE_CHAIN, CHAIN)
+        .nest(NFTA_RULE_EXPRESSIONS, expressions)
 }
 
 /// Adds an expression to a rule.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::error::gone;
 use super::wire::{Payload, attribute, u32_at, until_zero};
 use super::{NetlinkError, Socket};
-use crate::names::{IfIndex, IfName};
+use crate::names::{IfIndex, Interface};
 use crate::owner::Mark;
 
 /// Our filters' priority, "ur" in ASCII: after whatever a CNI plugin puts there on purpose with a small number,
@@ -75,29 +75,29 @@ fn filter_info() -> u32 {
 
 impl Socket {
     /// What hangs at the interface's ingress, if anything.
-    pub(crate) fn ingress_qdisc(&mut self, index: IfIndex) -> Result<Option<IngressQdisc>, NetlinkError> {
+    pub(crate) fn ingress_qdisc(&mut self, of: &Interface) -> Result<Option<IngressQdisc>, NetlinkError> {
         let of_this = |message: &[u8]| {
             let (found, parent) = (u32_at(message.get(4..)?)?, u32_at(message.get(12..)?)?);
             let kind = until_zero(attribute(message.get(20..)?, Tca::Kind)?);
             let qdisc = if kind == b"ingress" { IngressQdisc::Ingress } else { IngressQdisc::Other };
-            (found == index.0 && parent == TC_H_INGRESS).then_some(qdisc)
+            (found == of.index.0 && parent == TC_H_INGRESS).then_some(qdisc)
         };
-        let request = tcmsg(index, 0, 0, 0);
+        let request = tcmsg(of.index, 0, 0, 0);
         let found = self.dump(format_args!("list the qdiscs"), Rtm::Getqdisc, &request, of_this)?;
         Ok(found.first().copied())
     }
 
     /// Hangs an ingress qdisc at an interface that has none.
-    pub(crate) fn add_ingress_qdisc(&mut self, index: IfIndex, name: &IfName) -> Result<(), NetlinkError> {
-        let request = tcmsg(index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
-        let attempt = format_args!("add an ingress qdisc to {name}");
+    pub(crate) fn add_ingress_qdisc(&mut self, to: &Interface) -> Result<(), NetlinkError> {
+        let request = tcmsg(to.index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
+        let attempt = format_args!("add an ingress qdisc to {to}");
         self.change(attempt, Rtm::Newqdisc, NlmF::CREATE | NlmF::EXCL, request)
     }
 
     /// Takes the ingress qdisc off an interface; success if it or the interface is gone.
-    pub(crate) fn delete_ingress_qdisc(&mut self, index: IfIndex, name: &IfName) -> Result<(), NetlinkError> {
-        let request = tcmsg(index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
-        let attempt = format_args!("delete the ingress qdisc of {name}");
+    pub(crate) fn delete_ingress_qdisc(&mut self, of: &Interface) -> Result<(), NetlinkError> {
+        let request = tcmsg(of.index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
+        let attempt = format_args!("delete the ingress qdisc of {of}");
         // EINVAL is how the kernel says that there is no qdisc of this name at this place.
         gone(
             self.change(attempt, Rtm::Delqdisc, NlmF::empty(), request),
@@ -106,22 +106,22 @@ impl Socket {
     }
 
     /// All filters at an interface's ingress, of all priorities; none if it has no ingress hook.
-    pub(crate) fn ingress_filters(&mut self, index: IfIndex) -> Result<Vec<Filter>, NetlinkError> {
-        let request = tcmsg(index, 0, INGRESS_SIDE, 0);
+    pub(crate) fn ingress_filters(&mut self, of: &Interface) -> Result<Vec<Filter>, NetlinkError> {
+        let request = tcmsg(of.index, 0, INGRESS_SIDE, 0);
         self.dump(format_args!("list the ingress filters"), Rtm::Gettfilter, &request, read_filter)
     }
 
     /// Sends every frame that arrives at `from` out of `to` instead.
     pub(crate) fn add_redirect(
         &mut self,
-        from: (IfIndex, &IfName),
-        to: (IfIndex, &IfName),
+        from: &Interface,
+        to: &Interface,
         mark: Mark,
     ) -> Result<(), NetlinkError> {
-        let request = tcmsg(from.0, NODE, INGRESS_SIDE, filter_info())
+        let request = tcmsg(from.index, NODE, INGRESS_SIDE, filter_info())
             .text(Tca::Kind, "u32")
-            .nest(Tca::Options, |p| redirect_options(p, to.0, mark));
-        let attempt = format_args!("redirect the traffic of {} to {}", from.1, to.1);
+            .nest(Tca::Options, |p| redirect_options(p, to.index, mark));
+        let attempt = format_args!("redirect the traffic of {from} to {to}");
         self.change(attempt, Rtm::Newtfilter, NlmF::CREATE | NlmF::EXCL, request)
     }
 
@@ -131,13 +131,8 @@ impl Socket {
     /// A filter alone would leave its table of one bucket behind where others have `u32` filters, too
     /// (`u32_delete`, net/sched/cls_u32.c). So the whole priority is deleted, unless somebody else has put
     /// filters there.
-    pub(crate) fn delete_redirect(
-        &mut self,
-        index: IfIndex,
-        name: &IfName,
-        mark: Mark,
-    ) -> Result<(), NetlinkError> {
-        let mut filters = self.ingress_filters(index)?;
+    pub(crate) fn delete_redirect(&mut self, from: &Interface, mark: Mark) -> Result<(), NetlinkError> {
+        let mut filters = self.ingress_filters(from)?;
         filters.retain(|filter| filter.priority == PRIORITY && filter.is_node());
         let (own, foreign): (Vec<Filter>, Vec<Filter>) =
             filters.into_iter().partition(|filter| filter.mark == Some(mark));
@@ -147,8 +142,8 @@ impl Socket {
             (false, false) => own.iter().map(|filter| filter.handle).collect(),
         };
         for handle in handles {
-            let request = tcmsg(index, handle, INGRESS_SIDE, filter_info()).text(Tca::Kind, "u32");
-            let attempt = format_args!("stop redirecting the traffic of {name}");
+            let request = tcmsg(from.index, handle, INGRESS_SIDE, filter_info()).text(Tca::Kind, "u32");
+            let attempt = format_args!("stop redirecting the traffic of {from}");
             let result = self.change(attempt, Rtm::Deltfilter, NlmF::empty(), request);
             gone(result, &[Errno::NOENT, Errno::NODEV, Errno::INVAL])?;
         }
