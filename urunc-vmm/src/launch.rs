@@ -69,7 +69,7 @@ pub struct Inherit {
 }
 
 /// What an inherited descriptor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// The TAP device of the machine's n-th network interface.

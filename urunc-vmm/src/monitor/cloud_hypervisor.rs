@@ -93,7 +93,8 @@ fn add_machine(
     args.pair("--kernel", assemble::path("the kernel's path", &machine.kernel.path)?);
     let line = assemble::ascii_command_line(MONITOR, machine)?;
     if !line.is_empty() {
-        args.pair("--cmdline", line);
+        // One element: a value that starts with a dash would be taken for an option.
+        args.0.push(format!("--cmdline={line}"));
     }
     if let Some(initrd) = assemble::initrd(machine, descriptors)? {
         args.pair("--initramfs", &initrd);

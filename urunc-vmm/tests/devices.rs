@@ -1,0 +1,184 @@
+//! Network, disks and the rest under the real monitors: each accepts what its plan says, and Solo5's guests see it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use support::{
+    Running, have, host, machine,
+    network::{in_namespace, ip, make_tap, open_tap},
+    perform,
+};
+use urunc_vmm::{
+    Access, Attachment, Console, ControlSocket, Disk, Guest, Kvm, Machine, Monitor, NetBackend, NetDevice,
+    Network, PlanError, Role, Share, ShareKind, TapHandover, Vsock, Workload,
+};
+
+const TAP: &str = "tap-test";
+
+/// Plans, and runs; a TAP that is needed as a descriptor is opened.
+fn run(monitor: Monitor, machine: &mut Machine, workload: &Workload) -> Running {
+    let host = host(monitor);
+    machine.kvm = Kvm::Off;
+    machine.control = ControlSocket::Off;
+    machine.boot = workload.boot(machine, monitor, host.arch).unwrap();
+    let launch = monitor.plan(machine, &host).unwrap();
+    let taps = launch.inherit.iter().filter(|inherit| matches!(inherit.role, Role::Tap(_)));
+    let given: BTreeMap<Role, OwnedFd> = taps.map(|inherit| (inherit.role, open_tap(TAP))).collect();
+    perform(&launch, given)
+}
+
+fn net(monitor: Monitor) -> NetDevice {
+    NetDevice {
+        mac: "02:42:0a:00:00:02".parse().unwrap(),
+        mtu: 1400,
+        attachment: match monitor.capabilities(host(monitor).arch).tap {
+            TapHandover::Descriptor => Attachment::Descriptor,
+            TapHandover::Name => Attachment::Name(TAP.parse().unwrap()),
+        },
+        declared_as: None,
+        backend: NetBackend::Monitor,
+    }
+}
+
+fn disk(id: &str, path: &Path, access: Access) -> Disk {
+    Disk { id: id.parse().unwrap(), path: path.to_owned(), access, declared_as: None }
+}
+
+/// A file of 1 MiB.
+fn image(directory: &Path, name: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    path
+}
+
+fn generic(args: &[&str]) -> Workload {
+    Workload::new(Guest::Generic, args.iter().map(|&arg| arg.to_owned()).collect())
+}
+
+#[test]
+fn a_solo5_guest_answers_on_the_device_that_its_manifest_declares() {
+    for (monitor, kernel, program) in
+        [(Monitor::Solo5Hvt, "demo-net", "solo5-hvt"), (Monitor::Solo5Spt, "demo-net-spt", "solo5-spt")]
+    {
+        if !have(&["root", "demo", "ip", program]) || monitor == Monitor::Solo5Hvt && !have(&["kvm"]) {
+            continue;
+        }
+        in_namespace(|| {
+            make_tap(TAP);
+            let mut machine = machine(kernel);
+            machine.nets.push(net(monitor));
+            let network = Network { addresses: vec!["10.0.0.2/24".parse().unwrap()], ..Network::default() };
+            let workload = Workload {
+                networks: vec![network],
+                ..Workload::new(Guest::Mirage, vec!["answer".to_owned()])
+            };
+            let mut running = run(monitor, &mut machine, &workload);
+            running.until("word 2: answer");
+            assert!(
+                running.output().contains("net service: mac 02:42:0a:00:00:02, mtu 1400"),
+                "{}",
+                running.output()
+            );
+            // The host asks who has the address as soon as it has something to say to it.
+            let socket = std::net::UdpSocket::bind("10.0.0.1:0").unwrap();
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while !ip("neigh show").contains("10.0.0.2 dev tap-test lladdr 02:42:0a:00:00:02") {
+                let _ = socket.send_to(b"x", "10.0.0.2:9");
+                assert!(std::time::Instant::now() < deadline, "{} {}", ip("neigh show"), running.output());
+                std::thread::yield_now();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_solo5_guest_sees_the_disk_that_its_manifest_declares() {
+    for (monitor, kernel, program) in
+        [(Monitor::Solo5Hvt, "demo-block", "solo5-hvt"), (Monitor::Solo5Spt, "demo-block-spt", "solo5-spt")]
+    {
+        if !have(&["demo", program]) || monitor == Monitor::Solo5Hvt && !have(&["kvm"]) {
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut machine = machine(kernel);
+        let refused = monitor.plan(&machine, &host(monitor)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the kernel declares block device \"storage\", but the container has none for it"
+        );
+
+        machine.disks.push(disk("rootfs", &image(directory.path(), "disk"), Access::ReadWrite));
+        let (status, output) = run(monitor, &mut machine, &generic(&["one"])).finish();
+        assert!(output.contains("block storage: 1048576 bytes"), "{output}");
+        assert_eq!(status.code(), Some(0), "{output}");
+
+        machine.disks.push(disk("more", &image(directory.path(), "more"), Access::ReadWrite));
+        let refused = monitor.plan(&machine, &host(monitor)).unwrap_err();
+        assert!(matches!(refused, PlanError::DeviceSurplus { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn every_other_monitor_starts_with_a_network_and_attaches_to_it() {
+    for (monitor, program) in [
+        (Monitor::Qemu, "qemu-system-x86_64"),
+        (Monitor::Firecracker, "firecracker"),
+        (Monitor::CloudHypervisor, "cloud-hypervisor"),
+    ] {
+        if !have(&["root", "demo", "ip", program]) || monitor != Monitor::Qemu && !have(&["kvm"]) {
+            continue;
+        }
+        in_namespace(|| {
+            make_tap(TAP);
+            assert!(!ip("link show tap-test").contains("LOWER_UP"));
+            let mut machine = machine("demo");
+            machine.nets.push(net(monitor));
+            let mut running = run(monitor, &mut machine, &generic(&["hold"]));
+            running.until("holding");
+            assert!(ip("link show tap-test").contains("LOWER_UP"), "{monitor}");
+        });
+    }
+}
+
+#[test]
+fn every_other_monitor_starts_with_all_that_it_can_have() {
+    for (monitor, program) in [
+        (Monitor::Qemu, "qemu-system-x86_64"),
+        (Monitor::Firecracker, "firecracker"),
+        (Monitor::CloudHypervisor, "cloud-hypervisor"),
+    ] {
+        if !have(&["demo", program]) || monitor != Monitor::Qemu && !have(&["kvm"]) {
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let able = monitor.capabilities(host(monitor).arch);
+        let mut machine = machine("demo");
+        machine.vcpus = std::num::NonZeroU32::new(2).unwrap();
+        machine.initrd = Some(image(directory.path(), "initrd"));
+        machine.disks.push(disk("rootfs", &image(directory.path(), "a"), Access::ReadWrite));
+        machine.disks.push(disk("vol1", &image(directory.path(), "b"), Access::ReadOnly));
+        if able.nine_p {
+            let kind = ShareKind::NineP { path: directory.path().to_owned(), access: Access::ReadOnly };
+            machine.shares.push(Share { tag: "fs0".parse().unwrap(), kind });
+        }
+        if able.vsock && monitor != Monitor::Qemu {
+            machine.vsock = Some(Vsock { cid: 3, socket: directory.path().join("vsock") });
+        }
+        let mut running = run(monitor, &mut machine, &generic(&["hold"]));
+        running.until("holding");
+        drop(running);
+
+        if able.virtio_console {
+            // The demo writes to the UART only, so its words are lost; that it ends shows that it ran.
+            (machine.console, machine.vsock) = (Console::Virtio, None);
+            let (status, output) = run(monitor, &mut machine, &generic(&["exit=0"])).finish();
+            assert_eq!(status.code(), Some(0), "{monitor}: {output}");
+        }
+    }
+}
