@@ -64,6 +64,8 @@ pub struct Config {
 pub struct Runtime {
     /// Whether QEMU may, must or must not use KVM.
     pub kvm: Kvm,
+    /// What a container in the host's own network namespace gets.
+    pub host_network: HostNetwork,
     /// The runtime that gets the containers that are no unikernels: a path, or a name to be searched in `PATH`.
     pub delegate: PathBuf,
     /// Go urunc's switch to its libcontainer mode; there is one mode here.
@@ -73,9 +75,26 @@ pub struct Runtime {
     pub vaccel: bool,
 }
 
+/// What a container in the host's own network namespace gets. Never a redirect of the host's interface (N1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostNetwork {
+    /// An error at create.
+    #[default]
+    Refuse,
+    /// A guest without network.
+    None,
+}
+
 impl Default for Runtime {
     fn default() -> Self {
-        Self { kvm: Kvm::default(), delegate: "runc".into(), libcontainer: false, vaccel: false }
+        Self {
+            kvm: Kvm::default(),
+            host_network: HostNetwork::default(),
+            delegate: "runc".into(),
+            libcontainer: false,
+            vaccel: false,
+        }
     }
 }
 

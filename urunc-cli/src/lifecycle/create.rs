@@ -144,7 +144,7 @@ fn check_console(bundle: &Bundle, console: &Console) -> Result<(), LifecycleErro
 }
 
 /// The spec's annotations, or else `urunc.json` in the image; without either it is not a unikernel.
-fn guest_config(bundle: &Bundle, image: &Image) -> Result<GuestConfig, LifecycleError> {
+pub(super) fn guest_config(bundle: &Bundle, image: &Image) -> Result<GuestConfig, LifecycleError> {
     if let Some(config) = annotations::from_annotations(&bundle.spec.annotations)? {
         return Ok(config);
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use urunc_state::{ContainerId, PidFileError, ProcessError, Status, StoreError};
 
+use super::network::NetworkError;
 use super::plan::PlanError;
 use super::teardown::TeardownError;
 use crate::bundle::BundleError;
@@ -160,6 +161,9 @@ pub enum StartError {
     /// The monitor cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The guest cannot be attached to the network.
+    #[error("cannot attach the guest to the container's network")]
+    Network(#[from] NetworkError),
     /// A descriptor for the monitor cannot be made.
     #[error("cannot make {what} for the monitor")]
     Descriptor {

@@ -10,8 +10,9 @@ mod delete;
 mod error;
 mod kill;
 mod list;
+mod network;
 mod plan;
-mod probe;
+pub mod probe;
 mod run;
 mod start;
 mod state;
@@ -28,6 +29,7 @@ pub use create::{Console, CreateRequest, Created};
 pub use delete::Force;
 pub use error::{LifecycleError, StartError};
 pub use list::Entry;
+pub use plan::{Rehearsal, find_monitor, rehearse};
 pub use run::{RunRequest, Waiting};
 pub use teardown::TeardownError;
 

@@ -6,26 +6,34 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use urunc_netns::{Handover, Mode};
 use urunc_rootfs::root::{
-    self, BootFile, Delivery, Device, DeviceKind, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs,
-    Owner, Proc, Source, Target, Use,
+    self, BootFile, Delivery, Device, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs, Owner, Proc,
+    Source, Target, Use,
 };
 use urunc_rootfs::{Image, ImageError};
 use urunc_state::Record;
+use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
 use urunc_vmm::{
-    Arch, EncodeError, Host, Kernel, KernelImage, Launch, Machine, Memory, Monitor, Seccomp, Shutdown,
-    UnknownArch, Warning, Workload,
+    Arch, Attachment, DeviceError, EncodeError, Guest, Host, Kernel, KernelImage, Launch, MacAddr, Machine,
+    Memory, Monitor, NetBackend, NetDevice, Network, Seccomp, Shutdown, TapHandover, UnknownArch, Warning,
+    Workload,
 };
 
-use super::probe;
-use crate::bundle::{Bundle, ContainerSpec, GuestConfig, ImagePath};
-use crate::config::{Config, MonitorConfig};
+use super::{LifecycleError, network, probe};
+use crate::bundle::{Bundle, ContainerSpec, GuestConfig, ImagePath, NamespaceKind};
+use crate::config::{Config, HostNetwork, MonitorConfig};
 
+/// Annotation by which containerd's CRI plugin tells a container's name in its pod.
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+/// The name that Knative gives the container with the user's workload.
+const KNATIVE_USER_CONTAINER: &str = "user-container";
 /// Where the monitor sees the kernel.
 const KERNEL: &str = "/boot/kernel";
 
@@ -84,6 +92,15 @@ pub enum PlanError {
     /// The guest's command line cannot carry what it must.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// The container is in the host's network namespace.
+    #[error(
+        "linux.namespaces has no network namespace, and a guest cannot take the host's place in its own network; add one, \
+         or set runtime.host_network = \"none\" in the configuration for guests without network"
+    )]
+    HostNetwork,
+    /// A placeholder for the network device is none; cannot happen.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Host facts cannot be found out.
     #[error("cannot look at {path}")]
     Probe {
@@ -101,6 +118,18 @@ pub enum PlanError {
     Target(#[from] root::BadTarget),
 }
 
+/// How a guest gets a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NetworkAccess {
+    /// Not at all: the container has no network namespace of its own.
+    None,
+    /// In place of the container's interface.
+    Dynamic,
+    /// Behind it, as Knative's user containers do.
+    Static,
+}
+
 /// What start needs: everything but the network, which exists only then.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Frozen {
@@ -114,6 +143,12 @@ pub(super) struct Frozen {
     machine: Machine,
     /// What runs in it.
     workload: Workload,
+    /// How the guest gets a network, if it may have one.
+    network: NetworkAccess,
+    /// The container's `resolv.conf` on the host, from which the guest's name servers are taken.
+    resolv_conf: Option<PathBuf>,
+    /// The name under which the image says that its Solo5 manifest declares the network device.
+    solo5_net: Option<String>,
     /// Whom the monitor runs as.
     pub(super) uid: u32,
     /// Its group.
@@ -128,12 +163,88 @@ impl Frozen {
         Self::deserialize(&record.urunc.machine)
     }
 
+    /// Whether the guest gets a network if its namespace has one.
+    pub(super) fn wants_network(&self) -> bool {
+        // Solo5 guests say which devices they have; a surplus one would be an error.
+        let declares =
+            self.solo5_devices().is_none_or(|mut all| all.any(|device| device.kind == DeviceKind::Net));
+        self.network != NetworkAccess::None && declares
+    }
+
+    fn solo5_devices(&self) -> Option<impl Iterator<Item = &solo5::Device>> {
+        Some(
+            self.machine
+                .kernel
+                .image
+                .format
+                .elf()?
+                .solo5
+                .as_ref()
+                .filter(|_| self.is_solo5())?
+                .devices
+                .iter(),
+        )
+    }
+
+    fn is_solo5(&self) -> bool {
+        matches!(self.monitor, Monitor::Solo5Hvt | Monitor::Solo5Spt)
+    }
+
+    /// How the guest is connected.
+    pub(super) fn network_mode(&self) -> Mode {
+        match self.network {
+            NetworkAccess::Static => Mode::Static,
+            NetworkAccess::Dynamic | NetworkAccess::None => Mode::Dynamic,
+        }
+    }
+
+    /// How the monitor gets the TAP device.
+    pub(super) fn tap_handover(&self) -> Handover {
+        match self.monitor.capabilities(self.host.arch).tap {
+            TapHandover::Descriptor => Handover::Descriptor,
+            TapHandover::Name => Handover::Name { uid: self.uid },
+        }
+    }
+
+    /// The name under which the guest's manifest declares its network device, if the image says so.
+    pub(super) fn declared_net(&self) -> Option<&str> {
+        self.solo5_net.as_deref()
+    }
+
+    /// The container's name servers, as its engine has written them by now.
+    pub(super) fn name_servers(&self) -> Vec<IpAddr> {
+        let text = self.resolv_conf.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        text.map(|text| network::parse_resolv_conf(&text)).unwrap_or_default()
+    }
+
+    /// Completes the machine with what start found.
+    pub(super) fn add_network(&mut self, device: NetDevice, network: Network) {
+        self.machine.nets.push(device);
+        self.workload.networks.push(network);
+    }
+
     /// How to execute the monitor.
     pub(super) fn launch(&self) -> Result<Launch, PlanError> {
         let mut machine = self.machine.clone();
         machine.boot = self.workload.boot(&machine, self.monitor, self.host.arch)?;
         let plan = self.monitor.plan(&machine, &self.host);
         plan.map_err(|source| PlanError::Machine { path: self.kernel.clone(), source })
+    }
+}
+
+impl Frozen {
+    /// Plans the launch as far as it can be known before the network: what will be wrong then is wrong now.
+    fn rehearse(&self) -> Result<Launch, PlanError> {
+        let mut complete = self.clone();
+        if self.wants_network() && self.is_solo5() {
+            // The manifest wants a device; which one it will be is known at start.
+            let attachment = Attachment::Name("tap".parse()?);
+            let mac = MacAddr::new([2, 0, 0, 0, 0, 1])?;
+            let declared_as = self.solo5_net.clone();
+            let device = NetDevice { mac, mtu: 1500, attachment, declared_as, backend: NetBackend::Monitor };
+            complete.add_network(device, Network::default());
+        }
+        complete.launch()
     }
 }
 
@@ -174,11 +285,14 @@ pub(super) fn plan(
         workload: workload(&bundle.spec, guest),
         host,
         kernel: guest.binary.as_str().into(),
+        network: network_access(&bundle.spec, config)?,
+        resolv_conf: resolv_conf(&bundle.spec),
+        solo5_net: guest.solo5_net.clone(),
         uid: bundle.spec.user.uid,
         gid: bundle.spec.user.gid,
         shutdown: Shutdown::Kill,
     };
-    let launch = frozen.launch()?;
+    let launch = frozen.rehearse()?;
     frozen.shutdown = launch.shutdown;
     let needs = needs(&frozen)?;
     let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
@@ -200,6 +314,22 @@ fn machine(spec: &ContainerSpec, image: KernelImage, config: &Config, settings: 
     machine
 }
 
+fn network_access(spec: &ContainerSpec, config: &Config) -> Result<NetworkAccess, PlanError> {
+    if !spec.namespaces.has(NamespaceKind::Network) {
+        return match config.runtime.host_network {
+            HostNetwork::Refuse => Err(PlanError::HostNetwork),
+            HostNetwork::None => Ok(NetworkAccess::None),
+        };
+    }
+    let name = spec.annotations.get(CONTAINER_NAME).map(String::as_str);
+    Ok(if name == Some(KNATIVE_USER_CONTAINER) { NetworkAccess::Static } else { NetworkAccess::Dynamic })
+}
+
+fn resolv_conf(spec: &ContainerSpec) -> Option<PathBuf> {
+    let mounts = spec.mounts.iter().rev().filter(|mount| mount.is_bind());
+    mounts.into_iter().find(|mount| mount.destination == Path::new("/etc/resolv.conf"))?.source.clone()
+}
+
 fn workload(spec: &ContainerSpec, guest: &GuestConfig) -> Workload {
     let mut workload = Workload::new(guest.guest, spec.args.clone());
     workload.version.clone_from(&guest.version);
@@ -214,6 +344,16 @@ fn workload(spec: &ContainerSpec, guest: &GuestConfig) -> Workload {
 /// The host, as far as this monitor's plan depends on it.
 fn host(monitor: Monitor, settings: &MonitorConfig) -> Result<Host, PlanError> {
     let arch: Arch = std::env::consts::ARCH.parse()?;
+    let program = find_monitor(monitor, arch, settings)?;
+    let data_dir = Some(settings.data_path.clone()).filter(|path| !path.as_os_str().is_empty());
+    Ok(Host { arch, kvm: probe::kvm(), program, data_dir })
+}
+
+/// Finds a monitor's program: the configured one, or the first of its names in `PATH`.
+///
+/// # Errors
+/// [`PlanError::NoProgram`] or [`PlanError::ConfiguredProgram`]
+pub fn find_monitor(monitor: Monitor, arch: Arch, settings: &MonitorConfig) -> Result<PathBuf, PlanError> {
     let program = if settings.path.as_os_str().is_empty() {
         let names = monitor.binary_names(arch);
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -225,13 +365,39 @@ fn host(monitor: Monitor, settings: &MonitorConfig) -> Result<Host, PlanError> {
         settings.path.clone()
     };
     // With links resolved, it is the same program inside the monitor's root.
-    let program = program.canonicalize().map_err(|source| PlanError::ConfiguredProgram {
-        monitor,
-        path: program,
-        source,
-    })?;
-    let data_dir = Some(settings.data_path.clone()).filter(|path| !path.as_os_str().is_empty());
-    Ok(Host { arch, kvm: probe::kvm(), program, data_dir })
+    program.canonicalize().map_err(|source| PlanError::ConfiguredProgram { monitor, path: program, source })
+}
+
+/// What create would do with a bundle.
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    /// The kind of guest.
+    pub guest: Guest,
+    /// The monitor.
+    pub monitor: Monitor,
+    /// The monitor's command line, as far as it is known before the network.
+    pub command: String,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Plans a bundle without doing anything with it.
+///
+/// # Errors
+/// What create would fail with before it touches anything.
+pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleError> {
+    let bundle = Bundle::load(bundle)?;
+    let image = Image::open(&bundle.spec.rootfs)?;
+    let guest = super::create::guest_config(&bundle, &image)?;
+    let plan = plan(&bundle, &guest, &image, config)?;
+    let launch = plan.frozen.rehearse()?;
+    let words = std::iter::once(launch.program.display().to_string()).chain(launch.args);
+    Ok(Rehearsal {
+        guest: guest.guest,
+        monitor: guest.monitor,
+        command: words.collect::<Vec<_>>().join(" "),
+        warnings: plan.warnings.iter().map(ToString::to_string).collect(),
+    })
 }
 
 fn needs(frozen: &Frozen) -> Result<Needs, PlanError> {
@@ -270,5 +436,8 @@ fn device_node(path: &Path) -> Result<DeviceNode, PlanError> {
     let found = rustix::fs::stat(path)
         .map_err(|errno| PlanError::Probe { path: path.to_owned(), source: errno.into() })?;
     let (major, minor) = (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
-    Ok(DeviceNode { target: Target::new(path)?, device: Device { kind: DeviceKind::Char, major, minor } })
+    Ok(DeviceNode {
+        target: Target::new(path)?,
+        device: Device { kind: root::DeviceKind::Char, major, minor },
+    })
 }

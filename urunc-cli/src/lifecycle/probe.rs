@@ -46,7 +46,8 @@ pub(super) fn libraries_of(program: &Path) -> io::Result<Libraries> {
 }
 
 /// Whether `/dev/kvm` can be opened, and whether this host is a virtual machine itself.
-pub(super) fn kvm() -> KvmAccess {
+#[must_use]
+pub fn kvm() -> KvmAccess {
     const DEVICE: &str = "/dev/kvm";
     if let Err(error) = File::options().read(true).write(true).open(DEVICE) {
         return KvmAccess::Unusable { reason: format!("{DEVICE}: {error}") };

@@ -13,11 +13,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use urunc_state::{ContainerId, Event, Locked, Seen, Status};
+use urunc_state::{ContainerId, Event, Locked, Process, Seen, Status};
 use urunc_vmm::{Document, Launch, Role};
 
 use super::error::StartError;
 use super::kill::kill_and_wait;
+use super::network::Attached;
 use super::plan::Frozen;
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::sandbox::channel::Channel;
@@ -40,7 +41,7 @@ impl Runtime {
             let remedy = "only a created container can be started";
             return Err(LifecycleError::Status { verb: "start", id: id.clone(), status, remedy });
         };
-        if let Err(source) = execute(&locked) {
+        if let Err(source) = self.boot(&mut locked, &process) {
             let reason = crate::report::chain(&source);
             kill_and_wait(id, &process)?;
             if let Err(error) = teardown::release(&mut locked, Some(reason)) {
@@ -61,14 +62,33 @@ impl Runtime {
     }
 }
 
-/// Everything between "created" and "the monitor runs".
-fn execute(locked: &Locked) -> Result<(), StartError> {
-    let frozen = Frozen::of(locked.record()).map_err(StartError::Record)?;
+impl Runtime {
+    /// Everything between "created" and "the monitor runs".
+    fn boot(&self, locked: &mut Locked, process: &Process) -> Result<(), StartError> {
+        let mut frozen = Frozen::of(locked.record()).map_err(StartError::Record)?;
+        let network =
+            if frozen.wants_network() { self.attach_network(locked, &frozen, process)? } else { None };
+        if let Some(network) = &network {
+            frozen.add_network(network.device.clone(), network.network.clone());
+        }
+        let executed = execute(locked.dir(), &frozen, network.as_ref());
+        if let Some(network) = &network {
+            match executed {
+                Ok(()) => network.settle(process),
+                Err(_) => network.detach(),
+            }
+        }
+        executed
+    }
+}
+
+/// Hands the plan to init and waits until it has become the monitor.
+fn execute(state: BorrowedFd<'_>, frozen: &Frozen, network: Option<&Attached>) -> Result<(), StartError> {
     let launch = frozen.launch()?;
     for warning in &launch.warnings {
         log::debug!("{warning}");
     }
-    let descriptors = descriptors(locked.dir(), &launch, &frozen)?;
+    let descriptors = descriptors(state, &launch, frozen, network)?;
     let request = Execute {
         program: launch.program,
         args: launch.args,
@@ -76,10 +96,8 @@ fn execute(locked: &Locked) -> Result<(), StartError> {
         descriptors: descriptors.iter().map(|(number, _)| *number).collect(),
     };
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(|(_, fd)| fd.as_fd()).collect();
-    let channel = Channel::connect(locked.dir(), START_SOCKET)?;
+    let channel = Channel::connect(state, START_SOCKET)?;
     channel.send(&request, &borrowed)?;
-    // Copies that stay here would keep a TAP or a document alive beyond the monitor.
-    drop(descriptors);
     wait_for_execve(&channel)
 }
 
@@ -104,6 +122,7 @@ fn descriptors(
     state: BorrowedFd<'_>,
     launch: &Launch,
     frozen: &Frozen,
+    network: Option<&Attached>,
 ) -> Result<Vec<(i32, OwnedFd)>, StartError> {
     let mut descriptors = Vec::new();
     for document in &launch.documents {
@@ -115,6 +134,11 @@ fn descriptors(
         let fd = match inherit.role {
             Role::Control => control_listener(state)
                 .map_err(|source| StartError::Descriptor { what: "a control socket", source })?,
+            Role::Tap(0) => network
+                .and_then(|network| network.tap.as_ref())
+                .ok_or_else(|| StartError::NoDescriptor("a TAP device".to_owned()))?
+                .try_clone()
+                .map_err(|source| StartError::Descriptor { what: "a TAP device", source })?,
             other => return Err(StartError::NoDescriptor(format!("{other:?}"))),
         };
         descriptors.push((inherit.fd, fd));

@@ -4,9 +4,10 @@
 //! Both are idempotent: what is gone already is success, each step runs whatever the earlier ones returned, and the
 //! errors are reported together (F3).
 
-use urunc_state::{Event, Locked, Resource, Status, Store};
+use urunc_state::{Event, Locked, Record, Resource, Status, Store};
 
 use super::LifecycleError;
+use super::network::{self, NetworkReleaseError};
 
 /// Everything that could not be released.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub(super) enum ResourceError {
         /// Version of its data.
         schema: u32,
     },
+    /// The network attachment.
+    #[error("{}", crate::report::chain(.0))]
+    Network(#[from] NetworkReleaseError),
 }
 
 /// Releases what the record lists, last acquired first. The process must be dead. `reason` is kept for `state`.
@@ -42,7 +46,7 @@ pub(super) fn release(locked: &mut Locked, reason: Option<String>) -> Result<(),
     let mut left = Vec::new();
     let mut errors = Vec::new();
     while let Some(resource) = record.urunc.resources.pop() {
-        if let Err(error) = release_one(&resource) {
+        if let Err(error) = release_one(&resource, &record) {
             errors.push(error);
             left.push(resource);
         }
@@ -77,7 +81,10 @@ pub(super) fn destroy(store: &Store, mut locked: Locked) -> Result<(), Lifecycle
 }
 
 /// Gives one resource back. What is gone already is success.
-fn release_one(resource: &Resource) -> Result<(), ResourceError> {
+fn release_one(resource: &Resource, record: &Record) -> Result<(), ResourceError> {
     // Each library that acquires something adds its kind here.
+    if network::is_network(resource) {
+        return Ok(network::release(resource, record.urunc.network_namespace.as_deref())?);
+    }
     Err(ResourceError::Unknown { kind: resource.kind.clone(), schema: resource.schema })
 }

@@ -10,6 +10,7 @@ mod delegation;
 mod guests;
 mod input;
 mod lifecycle;
+mod network;
 mod process;
 #[path = "../support/scene.rs"]
 mod scene;
@@ -37,6 +38,7 @@ fn main() -> std::process::ExitCode {
         delegation::TESTS,
         guests::TESTS,
         input::TESTS,
+        network::TESTS,
         process::TESTS,
         storm::TESTS,
     ];

@@ -1,0 +1,302 @@
+//! The guest's network, in a pod's namespace that the test makes: attached by start, gone after every kind of end.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use libtest_mimic::Failed;
+use serde_json::json;
+
+use crate::Test;
+use crate::scene::{Bundle, Need, Scene, describe, eventually, passed, reap};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test { name: "network::a_solo5_guest_answers_ping", needs: &[Need::Root, Need::Spt], run: ping_spt },
+    Test { name: "network::an_hvt_guest_answers_ping", needs: &[Need::Root, Need::Hvt], run: ping_hvt },
+    Test { name: "network::qemu_gets_the_tap_as_a_descriptor", needs: &[Need::Root, Need::Qemu], run: qemu },
+    Test { name: "network::every_end_leaves_the_namespace_as_it_was", needs: &[Need::Root], run: every_end },
+    Test { name: "network::500_starts_and_kills_leave_nothing", needs: &[Need::Root], run: cycles },
+    Test {
+        name: "network::a_second_guest_is_refused_and_the_first_lives_on",
+        needs: &[Need::Root],
+        run: second,
+    },
+    Test {
+        name: "network::what_a_dead_guest_left_does_not_block_the_next",
+        needs: &[Need::Root],
+        run: after_death,
+    },
+    Test { name: "network::the_hosts_network_is_never_touched", needs: &[Need::Root], run: host_network },
+    Test { name: "network::a_vanished_namespace_does_not_stop_delete", needs: &[Need::Root], run: vanished },
+];
+
+/// A pod's network: a namespace with `eth0`, and another one with the other end of the wire.
+struct Pod {
+    name: String,
+}
+
+impl Pod {
+    fn new(scene: &Scene) -> Self {
+        let pod = Self { name: format!("urunc-e2e-{}", scene.uid) };
+        let (inside, outside) = (pod.name.clone(), pod.peer());
+        for line in [
+            format!("netns add {inside}"),
+            format!("netns add {outside}"),
+            format!("-n {inside} link add eth0 type veth peer name eth0 netns {outside}"),
+            format!("-n {inside} address add 10.77.0.2/24 dev eth0"),
+            format!("-n {outside} address add 10.77.0.1/24 dev eth0"),
+            format!("-n {inside} link set lo up"),
+            format!("-n {inside} link set eth0 up"),
+            format!("-n {outside} link set eth0 up"),
+            format!("-n {inside} route add default via 10.77.0.1"),
+        ] {
+            tool("ip", &line.split(' ').collect::<Vec<_>>());
+        }
+        // Duplicate address detection and the like must be over before the first inventory.
+        assert!(eventually(|| !tool("ip", &["-n", &inside, "address"]).contains("tentative")));
+        pod
+    }
+
+    fn peer(&self) -> String {
+        format!("{}-p", self.name)
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Everything that could be left: links, addresses, routes, qdiscs, filters.
+    fn inventory(&self) -> Vec<String> {
+        let ip = |what: &str| tool("ip", &["-d", "-n", &self.name, what]);
+        let tc = |what: &[&str]| tool("tc", &[&["-n", &self.name][..], what].concat());
+        let all = [ip("link"), ip("address"), ip("route"), tc(&["qdisc", "show"])];
+        let all = all.into_iter().chain([tc(&["filter", "show", "dev", "eth0", "ingress"])]);
+        all.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    fn join(&self, bundle: &Bundle) {
+        bundle.edit(|spec| {
+            spec["linux"]["namespaces"] =
+                json!([{"type": "pid"}, {"type": "mount"}, {"type": "network", "path": self.path()}]);
+        });
+    }
+
+    fn ping(&self) {
+        let namespace = format!("--net=/run/netns/{}", self.peer());
+        let words = [&namespace, "ping", "-c", "3", "-i", "0.1", "-W", "2", "10.77.0.2"];
+        let answered = eventually(|| Command::new("nsenter").args(words).output().unwrap().status.success());
+        assert!(answered, "nobody answers ping");
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        for name in [self.peer(), self.name.clone()] {
+            let _ = Command::new("ip").args(["netns", "delete", &name]).output();
+        }
+    }
+}
+
+fn tool(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", describe(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A scene with a pod, and a fake QEMU that just holds what it inherits.
+fn scene() -> (Scene, Pod, Bundle) {
+    let scene = Scene::new();
+    let script = scene.script("exec sleep 1000");
+    scene.configure(&format!("[monitors.qemu]\npath = {:?}\n", script.to_str().unwrap()));
+    let pod = Pod::new(&scene);
+    let bundle = scene.qemu(&[]);
+    pod.join(&bundle);
+    (scene, pod, bundle)
+}
+
+fn ping(monitor: &str, kernel: &str) -> Result<(), Failed> {
+    let scene = Scene::new();
+    let pod = Pod::new(&scene);
+    let bundle = scene.bundle("bundle", monitor, kernel, &["answer", "ip=10.77.0.2"]);
+    pod.join(&bundle);
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    pod.ping();
+    assert_ne!(pod.inventory(), before);
+    // The device ends with the monitor, though the monitor has opened it by name.
+    let pid = scene.pid("c");
+    scene.ok(&["kill", "c", "KILL"]);
+    reap(pid);
+    assert_eq!(pod.inventory(), before, "after kill");
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn ping_spt() -> Result<(), Failed> {
+    ping("spt", "demo-net-spt")
+}
+
+fn ping_hvt() -> Result<(), Failed> {
+    ping("hvt", "demo-net")
+}
+
+fn qemu() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let pod = Pod::new(&scene);
+    let bundle = scene.qemu(&["hold"]);
+    pod.join(&bundle);
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    assert!(eventually(|| scene.console().contains("holding")), "{}", scene.console());
+    let pid = scene.pid("c");
+    let taps = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter(|fd| {
+        fs::read_link(fd.as_ref().unwrap().path())
+            .is_ok_and(|target| target == std::path::Path::new("/dev/net/tun"))
+    });
+    assert_eq!(taps.count(), 1);
+    scene.ok(&["kill", "c", "KILL"]);
+    reap(pid);
+    assert_eq!(pod.inventory(), before);
+    passed()
+}
+
+/// F3, N5: whichever way a container ends, the namespace is as it was.
+fn every_end() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    let before = pod.inventory();
+    type End = fn(&Scene, i64);
+    let ends: [(&str, End); 4] = [
+        ("kill", |scene, _| drop(scene.ok(&["kill", "c", "KILL"]))),
+        ("killed from outside, then kill", |scene, pid| {
+            kill(pid);
+            reap(pid);
+            scene.ok(&["kill", "c", "TERM"]);
+        }),
+        ("killed from outside, then delete", |scene, pid| {
+            kill(pid);
+            reap(pid);
+            scene.ok(&["delete", "c"]);
+        }),
+        ("delete --force", |scene, _| drop(scene.ok(&["delete", "--force", "c"]))),
+    ];
+    for (what, end) in ends {
+        scene.create_ok(&bundle, "c");
+        scene.ok(&["start", "c"]);
+        let pid = scene.pid("c");
+        assert_ne!(pod.inventory(), before, "{what}: nothing was attached");
+        end(&scene, pid);
+        assert_eq!(pod.inventory(), before, "{what}");
+        scene.ok(&["delete", "--force", "c"]);
+    }
+    // A start that fails after the network was attached.
+    fs::write(scene.path("monitor.sh"), "no program\n").unwrap();
+    scene.create_ok(&bundle, "c");
+    let message = scene.fails(&["start", "c"]);
+    assert!(message.contains("Exec format error"), "{message}");
+    assert_eq!(pod.inventory(), before, "failed start");
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+/// Upstream issues 406, 476, 938: crash loops filled the pod's namespace.
+fn cycles() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    let before = pod.inventory();
+    for round in 0..500 {
+        scene.create_ok(&bundle, "c");
+        scene.ok(&["start", "c"]);
+        let pid = scene.pid("c");
+        if round % 2 == 0 {
+            scene.ok(&["kill", "c", "KILL"]);
+        } else {
+            kill(pid);
+        }
+        reap(pid);
+        scene.ok(&["delete", "c"]);
+    }
+    assert_eq!(pod.inventory(), before);
+    scene.assert_clean();
+    passed()
+}
+
+/// B7, N8: two guests in one namespace never disturb each other.
+fn second() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "first");
+    scene.ok(&["start", "first"]);
+    let held = pod.inventory();
+    scene.create_ok(&bundle, "second");
+    let message = scene.fails(&["start", "second"]);
+    assert!(message.contains("first") && message.contains("eth0"), "{message}");
+    assert_eq!(pod.inventory(), held);
+    scene.ok(&["delete", "--force", "second"]);
+    assert_eq!(pod.inventory(), held);
+    assert_eq!(scene.status("first"), "running");
+    scene.ok(&["delete", "--force", "first"]);
+    assert_eq!(pod.inventory(), before);
+    passed()
+}
+
+/// The filter of a dead guest black-holes the pod's interface until somebody removes it: the next start does.
+fn after_death() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "first");
+    scene.ok(&["start", "first"]);
+    let pid = scene.pid("first");
+    kill(pid);
+    reap(pid);
+    scene.create_ok(&bundle, "second");
+    scene.ok(&["start", "second"]);
+    assert_eq!(scene.status("second"), "running");
+    // Deleting the first one now must not touch what the second one has.
+    let held = pod.inventory();
+    scene.ok(&["delete", "first"]);
+    assert_eq!(pod.inventory(), held);
+    scene.ok(&["delete", "--force", "second"]);
+    assert_eq!(pod.inventory(), before);
+    passed()
+}
+
+/// N1
+fn host_network() -> Result<(), Failed> {
+    let (scene, _pod, bundle) = scene();
+    bundle.edit(|spec| spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]));
+    let message = scene.fails(&["create", "--bundle", bundle.str(), "c"]);
+    assert!(message.contains("network namespace") && message.contains("host_network"), "{message}");
+    // The same by path: found out where it can be, at start.
+    bundle.edit(|spec| {
+        spec["linux"]["namespaces"] =
+            json!([{"type": "pid"}, {"type": "mount"}, {"type": "network", "path": format!("/proc/{}/ns/net", std::process::id())}]);
+    });
+    scene.create_ok(&bundle, "c");
+    let message = scene.fails(&["start", "c"]);
+    assert!(message.contains("host's own network namespace"), "{message}");
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+/// N3, B6
+fn vanished() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    let pid = scene.pid("c");
+    kill(pid);
+    reap(pid);
+    drop(pod);
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn kill(pid: i64) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
