@@ -83,6 +83,10 @@ pub enum Command {
     Ps(PsArgs),
     /// Run a second process in a container; works in those that are handed to another runtime
     Exec(Box<ExecArgs>),
+    /// Write a config.json to start from
+    Spec(SpecArgs),
+    /// Say what is missing on this host, or in a bundle, and how to get it
+    Check(CheckArgs),
     /// Print what this build can do as OCI features JSON
     Features,
 }
@@ -185,6 +189,22 @@ pub struct DeleteArgs {
     /// Container id
     #[arg(value_name = "ID")]
     pub id: String,
+}
+
+/// `urunc spec`
+#[derive(Debug, clap::Args)]
+pub struct SpecArgs {
+    /// Directory to write it to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+}
+
+/// `urunc check`
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Bundle to look at, besides the host
+    #[arg(short, long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// `urunc exec`: the flags that runc knows, so that the container's id can be told from their values. Whoever executes

@@ -25,13 +25,12 @@ use std::os::fd::AsFd;
 /// [`NetNs::run`] runs, and can be neither kept nor sent to another thread:
 ///
 /// ```compile_fail,E0521
-/// # use {std::cell::Cell, urunc_netns::{Here, NetNs}};
-/// thread_local!(static KEPT: Cell<Option<&'static Here>> = const { Cell::new(None) });
-/// # fn f(ns: &NetNs) {
-/// ns.run(|here| KEPT.set(Some(here)));
+/// # fn f(ns: &urunc_netns::NetNs) {
+/// let mut kept = None;
+/// ns.run(|here| kept = Some(here));
 /// # }
 /// ```
-/// ```compile_fail,E0277
+/// ```compile_fail
 /// # fn f(ns: &urunc_netns::NetNs) {
 /// let kept = ns.run(|here| here);
 /// # }

@@ -65,7 +65,8 @@ pub(super) fn execute(program: &Path) -> DelegateError {
     DelegateError::Execute { program: program.to_owned(), source }
 }
 
-fn resolve(program: &Path) -> PathBuf {
+/// Where `program` is, if it is only a name.
+pub(super) fn resolve(program: &Path) -> PathBuf {
     if program.components().count() > 1 {
         return program.to_owned();
     }

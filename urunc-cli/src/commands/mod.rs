@@ -1,7 +1,9 @@
 //! From arguments to verbs, and from results to output. The only module that prints.
 
+mod check;
 mod delegate;
 mod features;
+mod spec;
 mod table;
 
 use std::io::{self, Write};
@@ -42,6 +44,9 @@ pub enum CommandError {
          with"
     )]
     Exec(ContainerId),
+    /// `config.json`.
+    #[error(transparent)]
+    SpecFile(#[from] spec::SpecFileError),
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -56,7 +61,7 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
     set_up_log(&args.global, config.as_ref().ok())?;
     let config = config?;
     let (root, delegate) = (args.global.root.clone(), config.runtime.delegate.clone());
-    match execute(args, config) {
+    match execute(args, &config) {
         Err(error) if delegate::concerns_another_runtime(&error, root.as_deref()) => {
             Err(delegate::execute(&delegate).into())
         }
@@ -64,9 +69,9 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
     }
 }
 
-fn execute(args: Args, config: Config) -> Result<ExitCode, CommandError> {
+fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
     log::debug!("urunc {}: {:?}", env!("CARGO_PKG_VERSION"), args.command);
-    let runtime = || Runtime::open(args.global.root.as_deref(), config);
+    let runtime = || Runtime::open(args.global.root.as_deref(), config.clone());
     match args.command {
         Command::Create(create) => {
             let (id, request) = (create.id, create.bundle);
@@ -89,6 +94,12 @@ fn execute(args: Args, config: Config) -> Result<ExitCode, CommandError> {
             let id = ContainerId::new(exec.id)?;
             runtime()?.state(&id)?;
             return Err(CommandError::Exec(id));
+        }
+        Command::Spec(spec) => spec::write(&spec.bundle)?,
+        Command::Check(check) => {
+            let findings = check::look(config, check.bundle.as_deref());
+            io::stdout().lock().write_all(findings.render().as_bytes())?;
+            return Ok(if findings.usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Features => print_json(&features::document())?,
     }

@@ -42,6 +42,11 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "lifecycle::a_pid_file_names_the_container_process", needs: &[Need::Root], run: pid_file },
     Test { name: "lifecycle::a_relative_bundle_is_found_again", needs: &[Need::Root], run: relative_bundle },
     Test { name: "lifecycle::namespaces_are_made_or_joined", needs: &[Need::Root], run: namespaces },
+    Test {
+        name: "lifecycle::check_and_spec_help_a_newcomer",
+        needs: &[Need::Root, Need::Qemu],
+        run: check_and_spec,
+    },
     Test { name: "lifecycle::urunc_json_stands_in_for_annotations", needs: &[Need::Root], run: urunc_json },
 ];
 
@@ -316,5 +321,24 @@ fn urunc_json() -> Result<(), Failed> {
     fs::write(bundle.path.join("rootfs/urunc.json"), file.to_string()).unwrap();
     assert!(scene.ok(&["run", "--bundle", bundle.str(), "c"]).contains("word"));
     scene.assert_clean();
+    passed()
+}
+
+fn check_and_spec() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let text = scene.ok(&["check"]);
+    assert!(text.lines().any(|line| line.starts_with("ok") && line.contains("qemu-system")), "{text}");
+    // A bundle from nothing, as the README tells.
+    let bundle = scene.path("new");
+    fs::create_dir_all(bundle.join("rootfs/boot")).unwrap();
+    let bundle = bundle.to_str().unwrap();
+    scene.ok(&["spec", "--bundle", bundle]);
+    let output = scene.urunc(&["check", "--bundle", bundle]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success() && text.contains("/boot/kernel"), "{text}");
+    fs::copy(crate::scene::demo("demo"), format!("{bundle}/rootfs/boot/kernel")).unwrap();
+    let text = scene.ok(&["check", "--bundle", bundle]);
+    assert!(text.contains("a generic guest for qemu"), "{text}");
+    assert!(scene.fails(&["spec", "--bundle", bundle]).contains("config.json"));
     passed()
 }
