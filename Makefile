@@ -36,7 +36,7 @@ guest: ## Build the demo unikernel
 
 .PHONY: install
 install: release ## Install the binaries below PREFIX (/usr/local)
-	install -D -m 0755 target/release/urunc $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/urunc
+	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin target/release/urunc target/release/containerd-shim-urunc-v2
 
 .PHONY: help
 help: ## Show this list

@@ -8,6 +8,7 @@
 //! | [`bundle`] | what the caller hands over: `config.json`, annotations, `urunc.json` |
 //! | [`config`] | what the administrator decided |
 //! | [`sandbox`] | the process that becomes the monitor |
+//! | [`shim`] | the process between containerd and a pod's containers: the second binary |
 //! | [`logger`], [`report`] | what people and containerd read |
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -20,3 +21,4 @@ pub mod lifecycle;
 pub mod logger;
 pub mod report;
 pub mod sandbox;
+pub mod shim;

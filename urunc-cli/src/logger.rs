@@ -49,6 +49,13 @@ pub fn install(file: Option<&Path>, format: LogFormat, level: LevelFilter) -> Re
     Ok(())
 }
 
+/// Installs a logger that writes text into `file`.
+pub fn install_file(file: File, level: LevelFilter) {
+    if log::set_boxed_logger(Box::new(Logger { file: Some(file), format: LogFormat::Text })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()

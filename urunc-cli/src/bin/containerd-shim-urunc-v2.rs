@@ -1,0 +1,6 @@
+//! The `containerd-shim-urunc-v2` binary: containerd starts it as the parent of a pod's containers.
+#![deny(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    urunc_cli::shim::main()
+}

@@ -1,0 +1,167 @@
+//! `start`: containerd asks where the shim for a container listens. It prints the address of the pod's shim, which it starts if there is none.
+//!
+//! The containers of a pod are told by an annotation that CRI sets. The socket's name follows from containerd's address, the namespace and the pod,
+//! so that the second container of a pod finds the first one's shim.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
+
+use super::ShimError;
+use super::flags::Flags;
+
+/// Where shims listen; containerd's own shims use this directory, too.
+const SOCKETS: &str = "/run/containerd/s";
+/// Annotations that say which containers share a shim, as containerd's shim for runc knows them.
+const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// Finds or starts the shim and prints its address.
+///
+/// # Errors
+/// [`ShimError`]
+pub fn start(flags: &Flags) -> Result<(), ShimError> {
+    let directory = Path::new(SOCKETS);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(directory)
+        .map_err(ShimError::path("make the directory", directory))?;
+    // Between the look for a shim and the start of one, nobody else may do the same.
+    let guard = File::open(directory).map_err(ShimError::path("open", directory))?;
+    flock(&guard, FlockOperation::LockExclusive)
+        .map_err(|errno| ShimError::path("lock", directory)(errno.into()))?;
+    let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
+    let socket = socket(&flags.address, &flags.namespace, &group);
+    if UnixStream::connect(&socket).is_err() {
+        // What a killed shim left.
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ShimError::path("remove", &socket)(error));
+            }
+            _ => {}
+        }
+        spawn(flags, &socket)?;
+    }
+    answer(&socket)
+}
+
+/// Prints the address in the shape that this containerd understands. Nothing else may be printed.
+fn answer(socket: &Path) -> Result<(), ShimError> {
+    let address = format!("unix://{}", socket.display());
+    // `delete` and older containerds look for it here.
+    fs::write("address", &address).map_err(ShimError::path("write", "address"))?;
+    let newest = std::env::var("MAX_SHIM_VERSION").ok().and_then(|version| version.parse::<u32>().ok());
+    let text = match newest {
+        Some(version) if version >= 3 => {
+            serde_json::json!({"version": 3, "address": address, "protocol": "ttrpc"}).to_string()
+        }
+        // A bare address means version 2, for every containerd.
+        _ => address,
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(|source| ShimError::System("write the address", source))
+}
+
+/// Starts the shim with the listening socket as its standard input, so that nobody who connects from now on is refused.
+fn spawn(flags: &Flags, socket: &Path) -> Result<(), ShimError> {
+    let listener = UnixListener::bind(socket).map_err(ShimError::path("listen on", socket))?;
+    let program =
+        std::env::current_exe().map_err(|source| ShimError::System("find our own program", source))?;
+    let mut command = Command::new(&program);
+    command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address"]).arg(&flags.address);
+    command.arg("-socket").arg(socket);
+    if flags.debug {
+        command.arg("-debug");
+    }
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let spawned = command.spawn().map_err(ShimError::path("run", program));
+    match spawned {
+        Ok(child) => {
+            protect(child.id());
+            Ok(())
+        }
+        Err(error) => {
+            // Nobody will ever answer there.
+            let _ = fs::remove_file(socket);
+            Err(error)
+        }
+    }
+}
+
+/// Makes the shim a little more likely than containerd to be chosen when memory is short, as containerd does for its own shims. It can do without.
+fn protect(pid: u32) {
+    let read =
+        |who: &str| fs::read_to_string(format!("/proc/{who}/oom_score_adj")).ok()?.trim().parse::<i32>().ok();
+    let parent = rustix::process::getppid().map(|pid| pid.to_string());
+    if let Some(score) = parent.and_then(|parent| read(&parent)) {
+        let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), (score + 1).min(1000).to_string());
+    }
+}
+
+/// The pod of the container whose bundle we are in.
+fn group(config: &Path) -> Result<Option<String>, ShimError> {
+    #[derive(Deserialize)]
+    struct Spec {
+        #[serde(default)]
+        annotations: std::collections::BTreeMap<String, String>,
+    }
+    let text = fs::read(config).map_err(ShimError::path("read", config))?;
+    let spec: Spec =
+        serde_json::from_slice(&text).map_err(|source| ShimError::Json { path: config.into(), source })?;
+    Ok(GROUPS.iter().find_map(|name| spec.annotations.get(*name)).cloned())
+}
+
+/// The socket of a group. A path may have 107 bytes, so it holds a digest of the names and not the names.
+pub(super) fn socket(address: &Path, namespace: &str, group: &str) -> PathBuf {
+    let names = [address.as_os_str().as_encoded_bytes(), namespace.as_bytes(), group.as_bytes()];
+    Path::new(SOCKETS).join(format!("urunc-{:032x}", fnv1a(&names)))
+}
+
+/// FNV-1a with 128 bits (draft-eastlake-fnv, section 5): it must be the same in every version of this program, and need not withstand anybody: whoever chooses names here is
+/// root.
+fn fnv1a(parts: &[&[u8]]) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0]));
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_one_socket_and_another_pod_another() {
+        let address = Path::new("/run/containerd/containerd.sock");
+        let one = socket(address, "k8s.io", "pod");
+        assert_eq!(one, socket(address, "k8s.io", "pod"));
+        for other in [
+            socket(address, "k8s.io", "pod2"),
+            socket(address, "k8s.iop", "od"),
+            socket(Path::new("/other"), "k8s.io", "pod"),
+        ] {
+            assert_ne!(one, other);
+        }
+        // Upgrading the shim must not make it lose its pods.
+        assert_eq!(fnv1a(&[]), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+        // A terminal's socket is named after it.
+        assert!(one.as_os_str().len() < 100);
+    }
+
+    #[test]
+    fn the_group_is_what_cri_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.json");
+        fs::write(&config, r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"p"},"process":{}}"#).unwrap();
+        assert_eq!(group(&config).unwrap().as_deref(), Some("p"));
+        fs::write(&config, "{}").unwrap();
+        assert_eq!(group(&config).unwrap(), None);
+    }
+}
