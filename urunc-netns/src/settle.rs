@@ -113,10 +113,11 @@ fn wait(events: &Socket, monitor: BorrowedFd<'_>, deadline: Instant) -> io::Resu
     let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&monitor, PollFlags::IN)];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-        match poll(&mut fds, Some(&left)) {
-            Ok(0) => return Ok(Some(Settled::NotYet)),
+        let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match poll(&mut fds, Some(&timeout)) {
             Ok(_) if !fds[1].revents().is_empty() => return Ok(Some(Settled::MonitorGone)),
+            // Without time left even a stream of events comes to an end.
+            Ok(events) if events == 0 || left.is_zero() => return Ok(Some(Settled::NotYet)),
             Ok(_) => return Ok(None),
             Err(Errno::INTR) => (),
             Err(errno) => return Err(errno.into()),

@@ -27,7 +27,7 @@ impl Socket {
             let mut header = [0; 12];
             header[0] = family;
             // A kernel without IPv6 answers with whatever it has; only what was asked for counts.
-            let read = |message: &[u8]| (message.first() == Some(&family)).then(|| read_route(message));
+            let read = |message: &[u8]| read_route(message).filter(|_| message.first() == Some(&family));
             let routes =
                 self.dump(format_args!("list the routes"), Rtm::Getroute, &Payload::new(&header), read)?;
             found.extend(routes.into_iter().flatten());
@@ -37,11 +37,7 @@ impl Socket {
 }
 
 /// Reads `struct rtmsg` and its attributes; nothing if the route leads nowhere.
-pub(super) fn read_route(message: &[u8]) -> Vec<(IfIndex, Route)> {
-    try_read_route(message).unwrap_or_default()
-}
-
-fn try_read_route(message: &[u8]) -> Option<Vec<(IfIndex, Route)>> {
+pub(super) fn read_route(message: &[u8]) -> Option<Vec<(IfIndex, Route)>> {
     let [family, prefix, _, _, table, _, _, kind] = *message.first_chunk()?;
     let flags = u32_at(message.get(8..)?)?;
     let of_route = message.get(12..)?;
