@@ -3,7 +3,7 @@
 use urunc_state::{ContainerId, Seen, Status, StoreError};
 
 use super::kill::kill_and_wait;
-use super::{LifecycleError, Runtime, teardown};
+use super::{LifecycleError, Runtime, salvage, teardown};
 
 /// Whether `delete` may end what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,20 +21,49 @@ impl Runtime {
     /// [`LifecycleError::Status`] if it runs and `force` is [`Force::No`]; [`LifecycleError::Store`] if there is none; [`LifecycleError::Teardown`] if
     /// something could not be released, which is then still recorded.
     pub fn delete(&self, id: &ContainerId, force: Force) -> Result<(), LifecycleError> {
-        match self.delete_existing(id, force) {
+        let result = match self.delete_existing(id, force) {
             Err(LifecycleError::Store(StoreError::NotFound { .. })) if force == Force::Yes => Ok(()),
             result => result,
+        };
+        if force == Force::Yes {
+            self.sweep();
+        }
+        result
+    }
+
+    /// Removes what killed commands have left half-made or half-removed. It is not the container's, so nothing depends
+    /// on it; but the caller who uses force expects that nothing is left.
+    fn sweep(&self) {
+        match self.store.sweep_directories() {
+            Ok(swept) => {
+                for (path, error) in swept.failed {
+                    log::warn!("cannot remove {}, which a killed command left: {error}", path.display());
+                }
+            }
+            Err(error) => log::warn!("{}", crate::report::chain(&error)),
         }
     }
 
     fn delete_existing(&self, id: &ContainerId, force: Force) -> Result<(), LifecycleError> {
         if force == Force::Yes {
             // Before the lock: a command that hangs with the lock held may be waiting for this very process.
-            if let Some(process) = self.store.read(id)?.open_process()? {
-                kill_and_wait(id, &process)?;
+            match self.store.read(id) {
+                Ok(record) => {
+                    if let Some(process) = record.open_process()? {
+                        kill_and_wait(id, &process)?;
+                    }
+                }
+                // Looked at again with the lock held.
+                Err(error) if salvage::is_unreadable(&error) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-        let locked = self.lock(id)?;
+        let locked = match self.lock(id) {
+            Err(LifecycleError::Store(error)) if force == Force::Yes && salvage::is_unreadable(&error) => {
+                return self.salvage(id, error);
+            }
+            result => result?,
+        };
         let Seen { status, process } = locked.record().look()?;
         if matches!(status, Status::Running | Status::Paused) && force == Force::No {
             let remedy = "stop it first, or use `delete --force`";

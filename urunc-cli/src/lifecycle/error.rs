@@ -140,6 +140,19 @@ pub enum LifecycleError {
         #[source]
         source: Box<LifecycleError>,
     },
+    /// The record is lost, and nothing else says which process the container is.
+    #[error(
+        "cannot tell which process container {id} is, as its record is unusable; end its monitor, then remove {path}"
+    )]
+    Unsalvageable {
+        /// The container.
+        id: ContainerId,
+        /// Its state directory.
+        path: PathBuf,
+        /// What is wrong with the record.
+        #[source]
+        source: StoreError,
+    },
     /// Waiting for a container in the foreground failed.
     #[error("cannot wait for container {id}")]
     Wait {

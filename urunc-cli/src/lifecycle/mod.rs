@@ -14,6 +14,7 @@ mod network;
 mod plan;
 pub mod probe;
 mod run;
+mod salvage;
 mod start;
 mod state;
 mod teardown;

@@ -216,6 +216,22 @@ pub(super) fn release(resource: &Resource, namespace: Option<&Path>) -> Result<(
     Ok(())
 }
 
+/// Releases whatever bears the container's mark in the namespace at `path`, for when the record is lost. Best effort: what
+/// is left is found by the next start in that namespace.
+pub(super) fn release_unrecorded(path: &Path, id: &ContainerId, root: &Path) {
+    let owner = Owner::new(id.as_str(), root);
+    let namespace = match NetNs::open(path) {
+        Ok(namespace) => namespace,
+        Err(NsError::Missing { .. } | NsError::NotNetwork { .. }) => return,
+        Err(error) => return log::warn!("{}", crate::report::chain(&error)),
+    };
+    match namespace.run(|here| urunc_netns::detach_unrecorded(here, &owner)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::warn!("{}", crate::report::chain(&error)),
+        Err(error) => log::warn!("{}", crate::report::chain(&error)),
+    }
+}
+
 fn resource(attachment: &Attachment) -> Resource {
     // PROOF: an attachment consists of strings, numbers and enumerations, which JSON can always carry.
     let data = serde_json::to_value(attachment).unwrap_or_default();
