@@ -1,0 +1,91 @@
+//! One `delete --force` suffices whatever of the container, or of what it was made from, is gone.
+
+use std::fs;
+
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use crate::ground::{Ground, Kind};
+use crate::scene::passed;
+use crate::trace::Tracer;
+
+/// The lives that are cut short: of a created container, and of a running one.
+const LIVES: [&[&str]; 2] = [&["create"], &["create", "start"]];
+
+/// Lets `spoil` break something in both lives; after `repair` of what is not ours to restore, nothing may differ.
+fn forced(kind: Kind, spoil: impl Fn(&Ground), repair: impl Fn(&Ground)) -> Result<(), Failed> {
+    for life in LIVES {
+        let ground = Ground::new(kind);
+        let mut tracer = Tracer::new(None);
+        for step in life {
+            let ended = tracer.run(ground.command(step));
+            if !ended.succeeded() {
+                return Err(format!("{step}: {ended:?}").into());
+            }
+        }
+        spoil(&ground);
+        let deleted = tracer.run(ground.command("delete --force"));
+        repair(&ground);
+        let mut wrong = ground.clean_up(&mut tracer);
+        if !deleted.succeeded() {
+            wrong.push(format!("{deleted:?}"));
+        }
+        if !wrong.is_empty() {
+            return Err(format!("after {life:?}: {wrong:#?}").into());
+        }
+    }
+    passed()
+}
+
+fn rename(ground: &Ground, from: &str, to: &str) {
+    fs::rename(ground.scene.path(from), ground.scene.path(to)).unwrap();
+}
+
+pub(crate) fn bundle_gone() -> Result<(), Failed> {
+    forced(Kind::Alone, |it| rename(it, "bundle", "elsewhere"), |it| rename(it, "elsewhere", "bundle"))
+}
+
+pub(crate) fn monitor_gone() -> Result<(), Failed> {
+    forced(
+        Kind::Alone,
+        |it| rename(it, "monitor.sh", "elsewhere"),
+        |it| rename(it, "elsewhere", "monitor.sh"),
+    )
+}
+
+pub(crate) fn namespace_gone() -> Result<(), Failed> {
+    forced(Kind::InPod, |it| it.pod().unwrap().remove(), |it| it.pod().unwrap().make())
+}
+
+fn edit_record(ground: &Ground, change: impl FnOnce(&mut Value)) {
+    let path = ground.scene.root().join("c/state.json");
+    let mut record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut record);
+    fs::write(path, record.to_string()).unwrap();
+}
+
+/// B-numbers of lifecycle.md: after a reboot the number of the process is somebody else's, who must not be touched.
+pub(crate) fn other_boot() -> Result<(), Failed> {
+    let ground = Ground::new(Kind::Alone);
+    let mut tracer = Tracer::new(None);
+    assert!(tracer.run(ground.command("create")).succeeded());
+    let pid = i32::try_from(ground.scene.pid("c")).unwrap();
+    edit_record(&ground, |record| {
+        record["urunc"]["process"]["bootId"] = "00000000-0000-4000-8000-000000000000".into();
+    });
+    assert_eq!(ground.scene.status("c"), "stopped");
+    let deleted = tracer.run(ground.command("delete --force"));
+    assert!(deleted.succeeded(), "{deleted:?}");
+    let bystander = rustix::process::Pid::from_raw(pid).unwrap();
+    assert!(rustix::process::test_kill_process(bystander).is_ok(), "a process of this boot was killed");
+    // Still a tracee that has not been waited for, so the number is its own.
+    rustix::process::kill_process(bystander, rustix::process::Signal::KILL).unwrap();
+    let wrong = ground.clean_up(&mut tracer);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    passed()
+}
+
+/// F1: an unreadable record orphaned the VM for good.
+pub(crate) fn unreadable_record() -> Result<(), Failed> {
+    forced(Kind::Alone, |it| edit_record(it, |record| record["created"] = "yesterday".into()), |_| {})
+}
