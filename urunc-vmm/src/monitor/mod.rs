@@ -18,7 +18,7 @@ pub use capabilities::{Capabilities, KvmNeed, TapHandover};
 pub use error::{KernelMismatch, PlanError};
 pub use host_needs::{DeviceNode, HostFiles};
 
-use crate::{Arch, Host, KernelImage, Launch, Machine};
+use crate::{Arch, Host, KernelImage, Launch, Machine, Memory};
 
 /// A program that runs virtual machines, or, for spt, confined processes that look like one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,6 +106,12 @@ impl Monitor {
     #[must_use]
     pub fn host_files(self, machine: &Machine, host: &Host) -> HostFiles {
         host_needs::host_files(self, machine, host)
+    }
+
+    /// Returns how much memory it needs beside the guest's, for the limit of its cgroup. An estimate on the large side.
+    #[must_use]
+    pub fn overhead(self, machine: &Machine, host: &Host) -> Memory {
+        host_needs::overhead(self, machine, host)
     }
 
     /// Plans how to execute it for a machine. Touches nothing.

@@ -20,7 +20,7 @@ use crate::{
 use options::Options;
 
 /// QEMU's translation cache would otherwise grow to an eighth of the host's memory (accel/tcg/region.c).
-const TRANSLATION_CACHE_MIB: u32 = 64;
+pub(super) const TRANSLATION_CACHE_MIB: u32 = 64;
 
 /// The object that the guest's memory is, where it must be shared.
 const RAM: &str = "guest-ram";

@@ -241,3 +241,18 @@ fn a_monitor_is_known_by_its_name() {
     assert!(matches!("QEMU".parse::<Monitor>(), Err(UnknownMonitor::Unknown(_))));
     assert!(matches!("hyperlight".parse::<Monitor>(), Err(UnknownMonitor::Unsupported { .. })));
 }
+
+#[test]
+fn a_monitor_needs_more_memory_for_larger_guests_and_for_emulation() {
+    let overhead = |kvm, memory| {
+        let machine = Machine { kvm, memory, ..fitting(Monitor::Qemu) };
+        Monitor::Qemu.overhead(&machine, &host()).as_mib()
+    };
+    assert_eq!(overhead(Kvm::Auto, Memory::mib(256)), 64 + 1 + 1);
+    assert_eq!(overhead(Kvm::Off, Memory::mib(256)), 64 + 64 + 1 + 1);
+    assert_eq!(overhead(Kvm::Auto, Memory::mib(4096)), 64 + 1 + 16);
+    for monitor in Monitor::ALL {
+        let huge = Machine { memory: Memory::bytes(u64::MAX), ..fitting(monitor) };
+        assert!(monitor.overhead(&huge, &host()) > monitor.overhead(&fitting(monitor), &host()));
+    }
+}

@@ -19,7 +19,7 @@ use rustix::{
 };
 use urunc_vmm::{Control, ControlPoint, Launch, Role, control, stop};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 /// A monitor that runs, and is killed when it is dropped.
 pub(crate) struct Running {
