@@ -40,7 +40,21 @@ pub enum ConfigError {
         /// What is wrong there.
         reason: String,
     },
+    /// There is a section for a monitor that nobody knows.
+    #[error(
+        "the configuration file {path} has a section [monitors.{name}]; known monitors are {}",
+        Monitor::ALL.map(Monitor::name).join(", ")
+    )]
+    UnknownMonitor {
+        /// The file.
+        path: PathBuf,
+        /// The monitor's name.
+        name: String,
+    },
 }
+
+/// Sections that the Go implementation's files may have for monitors that we do not drive.
+const FOREIGN_MONITORS: [&str; 3] = ["hedge", "hvi", "hyperlight-unikraft"];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,11 +227,18 @@ impl Config {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
+        let config: Self = toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             ConfigError::Parse { path: path.to_owned(), line, reason: error.message().replace('\n', " ") }
-        })
+        })?;
+        let known = |name: &String| {
+            Monitor::ALL.iter().any(|it| it.name() == name) || FOREIGN_MONITORS.contains(&name.as_str())
+        };
+        match config.monitors.keys().find(|name| !known(name)) {
+            None => Ok(config),
+            Some(name) => Err(ConfigError::UnknownMonitor { path: path.to_owned(), name: name.clone() }),
+        }
     }
 
     /// What is configured for `monitor`, or the defaults.

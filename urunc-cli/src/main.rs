@@ -1,6 +1,7 @@
 //! The `urunc` binary: parses, runs one command, reports.
 #![deny(unsafe_code)]
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
             // containerd shows its user the last error of the log file; a person looks at the terminal.
             log::error!("{text}");
             if log_file || !log::log_enabled!(log::Level::Error) {
-                eprintln!("urunc: {text}");
+                // Where standard error cannot be written to, nobody is told.
+                let _ = writeln!(std::io::stderr(), "urunc: {text}");
             }
             ExitCode::FAILURE
         }

@@ -6,6 +6,7 @@ pub mod annotations;
 mod namespaces;
 mod spec;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,70 @@ pub enum BundleError {
     },
 }
 
+/// A bundle, read but not checked: it may be for another runtime.
+#[derive(Clone, Debug)]
+pub struct BundleFile {
+    path: PathBuf,
+    config: PathBuf,
+    spec: Spec,
+    annotations: BTreeMap<String, String>,
+}
+
+impl BundleFile {
+    /// Reads the bundle in `directory`.
+    ///
+    /// # Errors
+    /// [`BundleError`]; each names the file.
+    pub fn read(directory: &Path) -> Result<Self, BundleError> {
+        let path = directory
+            .canonicalize()
+            .map_err(|source| BundleError::Open { path: directory.to_owned(), source })?;
+        let config = path.join("config.json");
+        let text =
+            std::fs::read(&config).map_err(|source| BundleError::Read { path: config.clone(), source })?;
+        let spec = parse(&text).map_err(|source| BundleError::Parse { path: config.clone(), source })?;
+        let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { path, config, spec, annotations })
+    }
+
+    /// The bundle's directory, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All annotations.
+    #[must_use]
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+
+    /// The image's root directory, if the specification names one.
+    #[must_use]
+    pub fn rootfs(&self) -> Option<PathBuf> {
+        let root = self.spec.root().as_ref().filter(|root| !root.path().as_os_str().is_empty())?;
+        Some(self.path.join(root.path()))
+    }
+
+    /// Holds the specification to the rules for unikernels.
+    ///
+    /// # Errors
+    /// [`BundleError::Spec`]
+    pub fn check(self) -> Result<Bundle, BundleError> {
+        let spec = ContainerSpec::new(&self.spec, &self.path)
+            .map_err(|source| BundleError::Spec { path: self.config, source })?;
+        Ok(Bundle { path: self.path, spec })
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Spec, serde_json::Error> {
+    // serde takes an array for a structure, too, and all of its fields are optional here.
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(serde::de::Error::custom("it is not a JSON object"));
+    }
+    serde_json::from_slice(text)
+}
+
 /// A bundle, read and checked.
 #[derive(Clone, Debug)]
 pub struct Bundle {
@@ -64,24 +129,4 @@ pub struct Bundle {
     pub path: PathBuf,
     /// What its `config.json` says.
     pub spec: ContainerSpec,
-}
-
-impl Bundle {
-    /// Reads the bundle in `directory`.
-    ///
-    /// # Errors
-    /// [`BundleError`]; each names the file.
-    pub fn load(directory: &Path) -> Result<Self, BundleError> {
-        let path = directory
-            .canonicalize()
-            .map_err(|source| BundleError::Open { path: directory.to_owned(), source })?;
-        let config = path.join("config.json");
-        let text =
-            std::fs::read(&config).map_err(|source| BundleError::Read { path: config.clone(), source })?;
-        let spec: Spec = serde_json::from_slice(&text)
-            .map_err(|source| BundleError::Parse { path: config.clone(), source })?;
-        let spec =
-            ContainerSpec::new(&spec, &path).map_err(|source| BundleError::Spec { path: config, source })?;
-        Ok(Self { path, spec })
-    }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use urunc_state::{ContainerId, StoreError};
 
 use super::CommandError;
-use crate::lifecycle::LifecycleError;
+use crate::lifecycle::{LifecycleError, probe};
 
 /// Where runc keeps its containers if it is given no `--root`, as we are not.
 const RUNC_ROOT: &str = "/run/runc";
@@ -67,12 +67,9 @@ pub(super) fn execute(program: &Path) -> DelegateError {
 
 /// Where `program` is, if it is only a name.
 pub(super) fn resolve(program: &Path) -> PathBuf {
-    if program.components().count() > 1 {
-        return program.to_owned();
-    }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| program.to_owned())
+    match program.to_str().filter(|name| !name.contains('/')) {
+        Some(name) => probe::find_program(name, &path).unwrap_or_else(|| program.to_owned()),
+        None => program.to_owned(),
+    }
 }

@@ -8,6 +8,8 @@ use urunc_vmm::{Guest, Monitor};
 pub(super) fn document() -> Value {
     let monitors: Vec<_> = Monitor::ALL.iter().map(|monitor| monitor.name()).collect();
     let guests: Vec<_> = Guest::ALL.iter().map(|guest| guest.name()).collect();
+    let mut capabilities: Vec<_> = caps::all().iter().map(ToString::to_string).collect();
+    capabilities.sort();
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
@@ -15,7 +17,7 @@ pub(super) fn document() -> Value {
         "mountOptions": [],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
-            "capabilities": [],
+            "capabilities": capabilities,
             "cgroup": {"v1": false, "v2": false, "systemd": false, "systemdUser": false},
             "seccomp": {"enabled": false},
             "apparmor": {"enabled": false},

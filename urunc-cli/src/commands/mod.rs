@@ -9,11 +9,11 @@ mod table;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use urunc_state::ContainerId;
+use urunc_state::{ContainerId, StoreError};
 
 use crate::args::{Args, BundleArgs, Command, GlobalArgs, ListArgs, OutputFormat, PsArgs, RunArgs};
 use crate::config::{self, Config, ConfigError};
-use crate::lifecycle::{self, Console, CreateRequest, Force, RunRequest, Runtime, Waiting};
+use crate::lifecycle::{self, Console, CreateRequest, Force, LifecycleError, RunRequest, Runtime, Waiting};
 use crate::logger::{self, LogError};
 
 /// Why a command failed.
@@ -59,14 +59,31 @@ pub enum CommandError {
 pub fn run(args: Args) -> Result<ExitCode, CommandError> {
     let config = Config::load(std::env::var_os(config::PATH_VARIABLE).map(Into::into));
     set_up_log(&args.global, config.as_ref().ok())?;
-    let config = config?;
+    let config = match config {
+        // What runs must stay controllable, whatever has been written into the file meanwhile.
+        Err(error) if !decides_by_configuration(&args.command) => {
+            log::warn!("{}", crate::report::chain(&error));
+            Config::default()
+        }
+        result => result?,
+    };
+    let forced = matches!(&args.command, Command::Delete(delete) if delete.force);
     let (root, delegate) = (args.global.root.clone(), config.runtime.delegate.clone());
     match execute(args, &config) {
         Err(error) if delegate::concerns_another_runtime(&error, root.as_deref()) => {
             Err(delegate::execute(&delegate).into())
         }
+        // Callers send a forced delete to be sure that nothing is left; nothing is.
+        Err(CommandError::Lifecycle(LifecycleError::Store(StoreError::NotFound { .. }))) if forced => {
+            Ok(ExitCode::SUCCESS)
+        }
         result => result,
     }
+}
+
+/// Whether a command makes something new; the others go by what has been recorded.
+fn decides_by_configuration(command: &Command) -> bool {
+    matches!(command, Command::Create(_) | Command::Run(_) | Command::Check(_))
 }
 
 fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {

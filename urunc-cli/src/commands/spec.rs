@@ -52,15 +52,16 @@ fn template() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::Bundle;
+    use crate::bundle::BundleFile;
     use crate::bundle::annotations::from_annotations;
 
     #[test]
     fn the_template_is_a_bundle_that_we_accept_and_never_overwrites_one() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path()).unwrap();
-        let bundle = Bundle::load(dir.path()).unwrap();
-        assert!(from_annotations(&bundle.spec.annotations).unwrap().is_some());
+        let bundle = BundleFile::read(dir.path()).unwrap();
+        assert!(from_annotations(bundle.annotations()).unwrap().is_some());
+        bundle.check().unwrap();
         assert!(write(dir.path()).is_err());
     }
 }

@@ -7,10 +7,12 @@
 //!
 //! Whatever fails after the record exists is undone by the one teardown before the error is returned.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::termios::isatty;
 use urunc_rootfs::Image;
 use urunc_rootfs::root::Handle;
 use urunc_state::{AbsolutePath, ContainerId, Event, Locked, Origin, PidFile, Process, Record, Status};
@@ -20,9 +22,10 @@ use super::kill::kill_and_wait;
 use super::plan::{self, BootSource, ContainerPlan};
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::bundle::annotations::{self, FILE};
-use crate::bundle::{Bundle, GuestConfig, NamespaceKind, Terminal};
+use crate::bundle::{Bundle, BundleFile, ContainerSpec, GuestConfig, NamespaceKind, Terminal};
 use crate::sandbox::channel::{Channel, Listener};
 use crate::sandbox::console::Console as Pty;
+use crate::sandbox::foreground::Streams;
 use crate::sandbox::init::{self, START_SOCKET, Setup};
 use crate::sandbox::protocol::{FromCreate, ToCreate};
 use crate::sandbox::spawn::{self, Spawned};
@@ -59,8 +62,8 @@ pub struct CreateRequest {
 pub struct Created {
     /// Init, which is this process's child.
     pub process: Process,
-    /// The master of its terminal, if it is in the foreground and has one.
-    pub terminal: Option<OwnedFd>,
+    /// Our ends of its standard streams, if it is in the foreground.
+    pub streams: Streams,
 }
 
 impl Runtime {
@@ -69,10 +72,8 @@ impl Runtime {
     /// # Errors
     /// [`LifecycleError`]; nothing is left behind then.
     pub fn create(&self, request: &CreateRequest) -> Result<Created, LifecycleError> {
-        let bundle = Bundle::load(&request.bundle)?;
+        let (bundle, image, guest) = open_bundle(&request.bundle)?;
         check_console(&bundle, &request.console)?;
-        let image = Image::open(&bundle.spec.rootfs)?;
-        let guest = guest_config(&bundle, &image)?;
         let plan = plan::plan(&bundle, &guest, &image, &self.config)?;
         for warning in &plan.warnings {
             match warning {
@@ -119,7 +120,7 @@ impl Runtime {
         origin.network_namespace.clone_from(&network_namespace);
         if let Some(file) = &request.pid_file {
             let file = std::path::absolute(file)
-                .map_err(|source| LifecycleError::StateRoot { path: file.clone(), source })?;
+                .map_err(|source| LifecycleError::PidFilePath { path: file.clone(), source })?;
             origin.pid_file = Some(PidFile::new(AbsolutePath::new(file)?)?);
         }
         let mut record = Record::new(request.id.clone(), path);
@@ -143,18 +144,24 @@ fn check_console(bundle: &Bundle, console: &Console) -> Result<(), LifecycleErro
     }
 }
 
-/// The spec's annotations, or else `urunc.json` in the image; without either it is not a unikernel.
-pub(super) fn guest_config(bundle: &Bundle, image: &Image) -> Result<GuestConfig, LifecycleError> {
-    if let Some(config) = annotations::from_annotations(&bundle.spec.annotations)? {
-        return Ok(config);
-    }
-    match image.read_small(FILE, MAX_CONFIG) {
-        Ok(contents) => Ok(annotations::from_file(&contents)?),
-        Err(urunc_rootfs::ImageError::Missing { .. }) => {
-            Err(LifecycleError::NotUnikernel { bundle: bundle.path.clone() })
-        }
-        Err(error) => Err(error.into()),
-    }
+/// Reads a bundle and decides whether it is a unikernel: by the spec's annotations, or else by `urunc.json` in the image.
+/// Only a unikernel's specification is held to our rules; another runtime has its own.
+pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfig), LifecycleError> {
+    let file = BundleFile::read(directory)?;
+    let annotated = annotations::from_annotations(file.annotations())?;
+    let not_unikernel = || LifecycleError::NotUnikernel { bundle: file.path().to_owned() };
+    let guest = match (annotated, file.rootfs()) {
+        (Some(guest), _) => guest,
+        (None, None) => return Err(not_unikernel()),
+        (None, Some(rootfs)) => match Image::open(&rootfs)?.read_small(FILE, MAX_CONFIG) {
+            Ok(contents) => annotations::from_file(&contents)?,
+            Err(urunc_rootfs::ImageError::Missing { .. }) => return Err(not_unikernel()),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let bundle = file.check()?;
+    let image = Image::open(&bundle.spec.rootfs)?;
+    Ok((bundle, image, guest))
 }
 
 /// Acquires everything. On failure the caller destroys the record; the process is already gone then.
@@ -168,19 +175,13 @@ fn bring_up(
     let handles: Vec<Handle<'_>> =
         plan.boot.iter().map(|BootSource { name, file }| Handle { name, fd: file.as_fd() }).collect();
     let root = plan.root.prepare(&handles)?;
-    let (master, slave) = match bundle.spec.terminal {
-        Terminal::No => (None, None),
-        Terminal::Yes(size) => {
-            let Pty { master, slave } = Pty::open(bundle.spec.user.uid, size)?;
-            (Some(master), Some(slave))
-        }
-    };
+    let (ours, theirs) = streams(&bundle.spec, console)?;
     let listener = Listener::bind(locked.dir(), START_SOCKET)?;
-    let (channel, theirs) = Channel::pair()?;
+    let (channel, init_channel) = Channel::pair()?;
     let setup = Setup {
-        create: theirs,
+        create: init_channel,
         listener,
-        terminal: slave,
+        streams: theirs,
         root,
         namespaces: bundle.spec.namespaces.clone(),
         hostname: bundle.spec.hostname.clone(),
@@ -194,47 +195,72 @@ fn bring_up(
     drop(setup);
     let process =
         Process::from_pidfd(pidfd)?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
-    let committed = commit(locked, &process, &channel, master.as_ref(), console, pid_file);
-    if let Err(error) = committed {
-        // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
-        kill_and_wait(locked.id(), &process)?;
-        let _ = waitid(WaitId::PidFd(process.pidfd()), WaitIdOptions::EXITED);
-        return Err(error);
+    match commit(locked, &process, &channel, &ours, console, pid_file) {
+        Ok(()) => Ok(Created { process, streams: ours }),
+        Err(error) => {
+            // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
+            kill_and_wait(locked.id(), &process)?;
+            let error = match error {
+                // Whatever broke the conversation: how init ended says more.
+                LifecycleError::Channel(_) => LifecycleError::InitDied(how_it_ended(&process)),
+                error => error,
+            };
+            let _ = waitid(WaitId::PidFd(process.pidfd()), WaitIdOptions::EXITED);
+            if let Some(pid_file) = pid_file {
+                // The number in it, if it has been written, is nobody's now.
+                let _ = std::fs::remove_file(pid_file.path());
+            }
+            Err(error)
+        }
     }
-    Ok(Created { process, terminal: master.filter(|_| *console == Console::Foreground) })
+}
+
+/// Both ends of the container's standard streams, ours first.
+fn streams(spec: &ContainerSpec, console: &Console) -> Result<(Streams, init::Streams), LifecycleError> {
+    match spec.terminal {
+        Terminal::Yes(size) => {
+            let Pty { master, slave } = Pty::open(spec.user.uid, size)?;
+            Ok((Streams::Terminal(master), init::Streams::Terminal(slave)))
+        }
+        Terminal::No if *console == Console::Foreground && isatty(std::io::stdin()) => {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
+                .map_err(|errno| LifecycleError::Pipe { source: errno.into() })?;
+            Ok((Streams::Input(writer), init::Streams::Input(reader)))
+        }
+        Terminal::No => Ok((Streams::Inherited, init::Streams::Inherited)),
+    }
 }
 
 fn commit(
     locked: &mut Locked,
     process: &Process,
     channel: &Channel,
-    master: Option<&OwnedFd>,
+    streams: &Streams,
     console: &Console,
     pid_file: Option<&PidFile>,
 ) -> Result<(), LifecycleError> {
+    // Before anything that could take time: whoever wants to force the container away finds its process.
+    let exe = process.exe()?;
+    locked.update(|record| {
+        record.urunc.process = Some(process.identity().clone());
+        record.urunc.exe = exe;
+    })?;
     channel.send(&FromCreate::Proceed, &[])?;
     match channel.receive_within::<ToCreate>(INIT_PATIENCE)? {
         Some((ToCreate::Ready, _)) => {}
         Some((ToCreate::Failed(failure), _)) => return Err(LifecycleError::Init(failure)),
         None => return Err(LifecycleError::InitDied(how_it_ended(process))),
     }
-    if let (Some(master), Console::Socket(path)) = (master, console) {
+    if let (Streams::Terminal(master), Console::Socket(path)) = (streams, console) {
         crate::sandbox::console::send_master(master, path)?;
     }
     if let Some(pid_file) = pid_file {
         pid_file.write(process.pid())?;
     }
     let mut record = locked.record().clone();
-    record.urunc.process = Some(process.identity().clone());
-    record.urunc.exe = process.exe()?;
     // PROOF: the record was made with the status `creating`, after which `created` is legal.
     let _ = record.advance(Status::Creating, Event::Created);
-    let saved = locked.save(record);
-    if let (Err(_), Some(pid_file)) = (&saved, pid_file) {
-        // The id in it belongs to a process that is about to be killed.
-        let _ = std::fs::remove_file(pid_file.path());
-    }
-    saved?;
+    locked.save(record)?;
     channel.send(&FromCreate::Committed, &[])?;
     Ok(())
 }

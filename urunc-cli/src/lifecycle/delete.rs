@@ -1,6 +1,6 @@
 //! `delete`: removes a container that does not run, or with force any.
 
-use urunc_state::{ContainerId, Seen, Status, StoreError};
+use urunc_state::{ContainerId, Seen, Status};
 
 use super::kill::kill_and_wait;
 use super::{LifecycleError, Runtime, salvage, teardown};
@@ -10,7 +10,7 @@ use super::{LifecycleError, Runtime, salvage, teardown};
 pub enum Force {
     /// A running container is refused.
     No,
-    /// It is killed; a container that does not exist is success.
+    /// It is killed.
     Yes,
 }
 
@@ -21,10 +21,7 @@ impl Runtime {
     /// [`LifecycleError::Status`] if it runs and `force` is [`Force::No`]; [`LifecycleError::Store`] if there is none; [`LifecycleError::Teardown`] if
     /// something could not be released, which is then still recorded.
     pub fn delete(&self, id: &ContainerId, force: Force) -> Result<(), LifecycleError> {
-        let result = match self.delete_existing(id, force) {
-            Err(LifecycleError::Store(StoreError::NotFound { .. })) if force == Force::Yes => Ok(()),
-            result => result,
-        };
+        let result = self.delete_existing(id, force);
         if force == Force::Yes {
             self.sweep();
         }

@@ -56,6 +56,22 @@ pub enum LifecycleError {
     /// The pid file.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
+    /// The pid file's path cannot be made absolute.
+    #[error("cannot use {path} as the pid file")]
+    PidFilePath {
+        /// The path as given.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No pipe for the container's input.
+    #[error("cannot make a pipe for the container's input")]
+    Pipe {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A path that must be recorded cannot be.
     #[error("cannot record a path")]
     Path(#[from] urunc_state::InvalidPath),

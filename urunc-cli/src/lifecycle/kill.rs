@@ -65,40 +65,47 @@ impl Runtime {
     /// [`LifecycleError::NotRunning`] for a signal that is no request to end, if there is no process; [`LifecycleError::Store`] if there is
     /// no container; [`LifecycleError::Immortal`] if SIGKILL has no effect.
     pub fn kill(&self, id: &ContainerId, signal: Signal) -> Result<(), LifecycleError> {
-        let record = self.store.read(id)?;
-        let Seen { status, process } = record.look()?;
-        if let Some(process) = process {
-            match decide(signal, status, shutdown_of(&record)) {
-                Action::Deliver(signal) => {
-                    if process.signal(signal)? == Delivery::Delivered {
-                        return Ok(());
+        // A second time only if, while we waited for the lock, its holder made a process.
+        for _ in 0..2 {
+            let record = self.store.read(id)?;
+            let Seen { status, process } = record.look()?;
+            if let Some(process) = process {
+                match decide(signal, status, shutdown_of(&record)) {
+                    Action::Deliver(signal) => {
+                        if process.signal(signal)? == Delivery::Delivered {
+                            return Ok(());
+                        }
                     }
+                    Action::DeliverAndWait => kill_and_wait(id, &process)?,
                 }
-                Action::DeliverAndWait => kill_and_wait(id, &process)?,
+            }
+            if meaning(signal) == Meaning::Other {
+                break;
+            }
+            if self.release_dead(id)? {
+                return Ok(());
             }
         }
-        if meaning(signal) == Meaning::Other {
-            return Err(LifecycleError::NotRunning { signal, id: id.clone() });
-        }
-        self.release_dead(id, signal)
+        Err(LifecycleError::NotRunning { signal, id: id.clone() })
     }
 
-    /// Releases what a dead container holds. Another command may have removed it meanwhile: then there is nothing to do.
-    fn release_dead(&self, id: &ContainerId, signal: Signal) -> Result<(), LifecycleError> {
+    /// Releases what a dead container holds, and says whether it was dead. Another command may have removed it meanwhile:
+    /// then there is nothing to do.
+    fn release_dead(&self, id: &ContainerId) -> Result<bool, LifecycleError> {
         let mut locked = match self.lock(id) {
-            Err(LifecycleError::Store(urunc_state::StoreError::NotFound { .. })) => return Ok(()),
+            Err(LifecycleError::Store(urunc_state::StoreError::NotFound { .. })) => return Ok(true),
             result => result?,
         };
         let record = locked.record();
-        if record.current_status()? != Status::Stopped {
-            // The lock was held by the create that made the process.
-            drop(locked);
-            return self.kill(id, signal);
+        let Seen { status, process } = record.look()?;
+        // A record without a process and without a command that holds the lock is what a killed create leaves.
+        if process.is_some() && status != Status::Stopped {
+            return Ok(false);
         }
-        if record.recorded_status() == Status::Stopped && record.urunc.resources.is_empty() {
-            return Ok(());
+        if record.recorded_status() != Status::Stopped || !record.urunc.resources.is_empty() {
+            teardown::release(&mut locked, None)?;
         }
-        teardown::release(&mut locked, None)
+        Ok(true)
     }
 }
 

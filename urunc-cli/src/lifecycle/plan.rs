@@ -7,7 +7,6 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -308,7 +307,7 @@ fn machine(spec: &ContainerSpec, image: KernelImage, config: &Config, settings: 
     let memory =
         spec.memory_limit.map_or(Memory::mib(settings.default_memory_mb.get().into()), Memory::bytes);
     let mut machine = Machine::new(Kernel { path: KERNEL.into(), image }, memory);
-    machine.vcpus = NonZeroU32::max(settings.default_vcpus, NonZeroU32::MIN);
+    machine.vcpus = settings.default_vcpus;
     machine.kvm = config.runtime.kvm;
     machine.seccomp = if spec.seccomp { Seccomp::On } else { Seccomp::Off };
     machine
@@ -365,7 +364,20 @@ pub fn find_monitor(monitor: Monitor, arch: Arch, settings: &MonitorConfig) -> R
         settings.path.clone()
     };
     // With links resolved, it is the same program inside the monitor's root.
-    program.canonicalize().map_err(|source| PlanError::ConfiguredProgram { monitor, path: program, source })
+    check_program(&program).map_err(|source| PlanError::ConfiguredProgram { monitor, path: program, source })
+}
+
+/// The program at `path`, with links resolved, if it can be executed wherever we are called from.
+fn check_program(path: &Path) -> io::Result<PathBuf> {
+    if path.is_relative() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+    }
+    let path = path.canonicalize()?;
+    if !path.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK)?;
+    Ok(path)
 }
 
 /// What create would do with a bundle.
@@ -386,9 +398,7 @@ pub struct Rehearsal {
 /// # Errors
 /// What create would fail with before it touches anything.
 pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleError> {
-    let bundle = Bundle::load(bundle)?;
-    let image = Image::open(&bundle.spec.rootfs)?;
-    let guest = super::create::guest_config(&bundle, &image)?;
+    let (bundle, image, guest) = super::create::open_bundle(bundle)?;
     let plan = plan(&bundle, &guest, &image, config)?;
     let launch = plan.frozen.rehearse()?;
     let words = std::iter::once(launch.program.display().to_string()).chain(launch.args);

@@ -8,7 +8,8 @@ use urunc_rootfs::root::Libraries;
 use urunc_vmm::KvmAccess;
 
 /// Finds `name` in the directories of `path` (the value of `PATH`).
-pub(super) fn find_program(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
+#[must_use]
+pub fn find_program(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
@@ -62,6 +63,19 @@ pub fn kvm() -> KvmAccess {
     }
 }
 
+/// Whether a process, dead or alive, has executed a program since it was forked; `None` if it has been reaped.
+///
+/// The kernel marks a process that has not by `PF_FORKNOEXEC` (include/linux/sched.h) in the flags that proc_pid_stat(5)
+/// shows as field 9.
+pub(super) fn has_executed(pid: urunc_state::Pid) -> Option<bool> {
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything; the field after it is the third.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let flags: u64 = rest.split_ascii_whitespace().nth(9 - 3)?.parse().ok()?;
+    Some(flags & PF_FORKNOEXEC == 0)
+}
+
 fn field<const N: usize>(header: &[u8; 64], at: usize) -> [u8; N] {
     std::array::from_fn(|index| header[at + index])
 }
@@ -80,6 +94,12 @@ mod tests {
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
         std::fs::write(script.path(), elf).unwrap();
         assert_eq!(libraries_of(script.path()).unwrap(), Libraries::None);
+    }
+
+    #[test]
+    fn a_program_is_told_from_a_fork() {
+        let pid = urunc_state::Pid::new(std::process::id().into()).unwrap();
+        assert_eq!(has_executed(pid), Some(true));
     }
 
     #[test]

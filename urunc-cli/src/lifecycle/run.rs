@@ -1,15 +1,13 @@
 //! `run`: create, start, wait, delete, in one command; the exit status is the monitor's.
 
-use std::io;
-use std::os::fd::AsFd;
-
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use urunc_state::ContainerId;
+use urunc_state::{ContainerId, Process, StoreError};
 
 use super::create::{CreateRequest, Created};
-use super::delete::Force;
-use super::{LifecycleError, Runtime};
-use crate::sandbox::foreground::{self, Ended};
+use super::kill::kill_and_wait;
+use super::{LifecycleError, Runtime, teardown};
+use crate::sandbox::SignalFd;
+use crate::sandbox::foreground::{self, Streams};
 
 /// When `run` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,41 +34,69 @@ impl Runtime {
     /// it, or 0 if it was detached.
     ///
     /// # Errors
-    /// Those of create, start and delete; a container that could not be started is removed again.
+    /// Those of create and start; a container that could not be started is removed again.
     pub fn run(&self, request: &RunRequest) -> Result<u8, LifecycleError> {
         let id = &request.create.id;
-        let created = self.create(&request.create)?;
-        if let Err(error) = self.start(id) {
-            if let Err(undo) = self.delete(id, Force::Yes) {
-                log::warn!("{}", crate::report::chain(&undo));
+        // From here on an interrupt does not end this command half-way: it is passed on as soon as there is a monitor.
+        let signals = match request.waiting {
+            Waiting::Detach => None,
+            Waiting::Foreground | Waiting::ForegroundKeep => {
+                Some(SignalFd::new().map_err(|source| LifecycleError::Wait { id: id.clone(), source })?)
             }
+        };
+        let Created { process, streams } = self.create(&request.create)?;
+        if let Err(error) = self.start(id) {
+            self.remove(id, &process);
             return Err(error);
         }
-        if request.waiting == Waiting::Detach {
-            return Ok(0);
-        }
-        let status = self.wait(id, &created)?;
+        let Some(signals) = signals else { return Ok(0) };
+        let status = self.wait(id, &process, streams, &signals)?;
         if request.waiting == Waiting::Foreground {
-            self.delete(id, Force::No)?;
+            self.remove(id, &process);
         }
         Ok(status)
     }
 
-    /// Passes signals and the terminal on until the monitor, which is our child, has ended.
-    fn wait(&self, id: &ContainerId, created: &Created) -> Result<u8, LifecycleError> {
-        let wait_error = |source: io::Error| LifecycleError::Wait { id: id.clone(), source };
-        let pidfd = created.process.pidfd();
+    /// Passes signals and streams on until the monitor, which is our child, has ended.
+    fn wait(
+        &self,
+        id: &ContainerId,
+        process: &Process,
+        streams: Streams,
+        signals: &SignalFd,
+    ) -> Result<u8, LifecycleError> {
         let forward = |signal| {
             if let Err(error) = self.kill(id, signal) {
                 log::warn!("{}", crate::report::chain(&error));
             }
         };
-        let Ended = foreground::relay(pidfd, created.terminal.as_ref().map(AsFd::as_fd), forward)
-            .map_err(wait_error)?;
-        let status =
-            waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED).map_err(|errno| wait_error(errno.into()))?;
+        if let Err(error) = foreground::relay(process.pidfd(), streams, signals, forward) {
+            log::warn!("the streams of container {id} are not connected any more: {error}");
+        }
+        // The exit status is asked for whatever became of the streams.
+        let status = waitid(WaitId::PidFd(process.pidfd()), WaitIdOptions::EXITED)
+            .map_err(|errno| LifecycleError::Wait { id: id.clone(), source: errno.into() })?;
         let code = status
             .and_then(|s| s.exit_status().or_else(|| s.terminating_signal().map(|signal| 128 + signal)));
         Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+    }
+
+    /// Removes our container, if it is still ours: somebody may have deleted it, and created another one of its name.
+    fn remove(&self, id: &ContainerId, process: &Process) {
+        let remove = || -> Result<(), LifecycleError> {
+            let locked = match self.lock(id) {
+                Err(LifecycleError::Store(StoreError::NotFound { .. })) => return Ok(()),
+                result => result?,
+            };
+            if locked.record().urunc.process.as_ref() != Some(process.identity()) {
+                return Ok(());
+            }
+            kill_and_wait(id, process)?;
+            teardown::destroy(&self.store, locked)
+        };
+        // The status of what ran matters more to the caller than that something is left, which `delete` can mend.
+        if let Err(error) = remove() {
+            log::error!("{}", crate::report::chain(&error));
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::error::StartError;
 use super::kill::kill_and_wait;
 use super::network::Attached;
 use super::plan::Frozen;
-use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
+use super::{INIT_PATIENCE, LifecycleError, Runtime, probe, teardown};
 use crate::sandbox::channel::Channel;
 use crate::sandbox::init::START_SOCKET;
 use crate::sandbox::protocol::{Execute, ToStart};
@@ -71,7 +71,11 @@ impl Runtime {
         if let Some(network) = &network {
             frozen.add_network(network.device.clone(), network.network.clone());
         }
-        let executed = execute(locked.dir(), &frozen, network.as_ref());
+        let executed = execute(locked.dir(), &frozen, network.as_ref()).and_then(|()| {
+            // End of file also comes when init is killed between `Executing` and `execve`.
+            let died = probe::has_executed(process.pid()) == Some(false);
+            if died { Err(StartError::Died) } else { Ok(()) }
+        });
         if let Some(network) = &network {
             match executed {
                 Ok(()) => network.settle(process),
@@ -102,8 +106,6 @@ fn execute(state: BorrowedFd<'_>, frozen: &Frozen, network: Option<&Attached>) -
 }
 
 /// `executing` followed by end of file is the proof; anything else is a failure (design.md, principle 7).
-///
-/// A process that is killed between the two looks like a monitor that ended at once, and is treated as one.
 fn wait_for_execve(channel: &Channel) -> Result<(), StartError> {
     match channel.receive_within::<ToStart>(INIT_PATIENCE)? {
         Some((ToStart::Executing, _)) => {}

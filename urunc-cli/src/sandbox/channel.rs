@@ -181,7 +181,13 @@ impl Listener {
     /// # Errors
     /// [`ChannelError::Io`]
     pub fn accept(&self) -> Result<Channel, ChannelError> {
-        retry(|| accept_with(&self.0, SocketFlags::CLOEXEC)).map(Channel).map_err(io_error("accept on"))
+        loop {
+            match accept_with(&self.0, SocketFlags::CLOEXEC) {
+                // The caller was gone before we could answer.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                result => return result.map(Channel).map_err(io_error("accept on")),
+            }
+        }
     }
 }
 

@@ -5,8 +5,10 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Gid, Uid, fchown};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, sendmsg, socket_with,
@@ -15,6 +17,9 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::bundle::WindowSize;
+
+/// How long the owner of a console socket may take to accept a terminal.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no terminal.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +87,8 @@ pub fn send_master(master: &OwnedFd, path: &Path) -> Result<(), ConsoleError> {
         .map_err(|errno| ConsoleError::Address { path: path.to_owned(), source: errno.into() })?;
     let send = || -> rustix::io::Result<()> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // A listener whose queue is full would keep us waiting, with the container's lock held.
+        set_socket_timeout(&socket, Timeout::Send, Some(SEND_PATIENCE))?;
         connect(&socket, &address)?;
         let name = ptsname(master, Vec::new())?;
         let descriptors = [master.as_fd()];

@@ -4,6 +4,7 @@
 //! two sockets and the parts of its root. Errors before `Committed` go to create, later ones to `start`.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::process::DumpableBehavior;
 use urunc_rootfs::root::PreparedRoot;
@@ -17,6 +18,9 @@ use crate::bundle::{NamespaceKind, Namespaces, User};
 /// Name of the start socket in the container's state directory.
 pub const START_SOCKET: &str = "init.sock";
 
+/// How long a connection may take to say what it wants. Start sends at once.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Everything that init needs, handed over by being in memory when `create` clones.
 #[derive(Debug)]
 pub struct Setup {
@@ -24,8 +28,8 @@ pub struct Setup {
     pub create: Channel,
     /// Where start will call.
     pub listener: Listener,
-    /// The slave of the container's terminal, if it has one.
-    pub terminal: Option<OwnedFd>,
+    /// What the container's standard streams are.
+    pub streams: Streams,
     /// The monitor's root, opened in create's mount namespace.
     pub root: PreparedRoot,
     /// The container's namespaces.
@@ -36,11 +40,31 @@ pub struct Setup {
     pub user: User,
 }
 
+/// What the container's standard streams are.
+#[derive(Debug)]
+pub enum Streams {
+    /// Create's own.
+    Inherited,
+    /// Create's own, but for the input, which is the reading end of this pipe.
+    Input(OwnedFd),
+    /// The slave of this terminal.
+    Terminal(OwnedFd),
+}
+
+impl Streams {
+    fn descriptor(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Inherited => None,
+            Self::Input(fd) | Self::Terminal(fd) => Some(fd),
+        }
+    }
+}
+
 /// Runs init. On every failure the process exits after having said why.
 pub fn run(setup: Setup) -> ! {
-    let Setup { create, listener, terminal, root, namespaces, hostname, user } = setup;
-    let ready = isolate(&create, &listener, terminal.as_ref(), &root)
-        .and_then(|()| streams(terminal))
+    let Setup { create, listener, streams, root, namespaces, hostname, user } = setup;
+    let ready = isolate(&create, &listener, &streams, &root)
+        .and_then(|()| take_streams(streams))
         .and_then(|()| wait_for_proceed(&create))
         .and_then(|()| name_host(&namespaces, hostname.as_deref()))
         .and_then(|()| root.attach().map_err(|error| Failure::new(&error)));
@@ -70,15 +94,17 @@ pub fn run(setup: Setup) -> ! {
 fn isolate(
     create: &Channel,
     listener: &Listener,
-    terminal: Option<&OwnedFd>,
+    streams: &Streams,
     root: &PreparedRoot,
 ) -> Result<(), Failure> {
+    // The log file is among what is closed; its number will be somebody else's.
+    log::set_max_level(log::LevelFilter::Off);
     // Not dumpable: other processes of a joined pid namespace cannot ptrace init while it is privileged.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(step("cannot become undumpable"))?;
     sys::reset_signals().map_err(|error| Failure::step("cannot reset the signals", &error))?;
     let mut keep: Vec<RawFd> = vec![0, 1, 2, create.as_fd().as_raw_fd(), listener.as_fd().as_raw_fd()];
-    keep.extend(terminal.map(|fd| fd.as_raw_fd()));
+    keep.extend(streams.descriptor().map(AsRawFd::as_raw_fd));
     keep.extend(root.fds().map(|fd| fd.as_raw_fd()));
     keep.sort_unstable();
     sys::close_all_except(&keep)
@@ -86,14 +112,22 @@ fn isolate(
     rustix::process::setsid().map(drop).map_err(step("cannot start a session"))
 }
 
-/// Makes the terminal, if there is one, the controlling terminal and the standard streams.
-fn streams(terminal: Option<OwnedFd>) -> Result<(), Failure> {
-    let Some(slave) = terminal else { return Ok(()) };
-    rustix::process::ioctl_tiocsctty(&slave).map_err(step("cannot make the terminal the controlling one"))?;
-    rustix::stdio::dup2_stdin(&slave)
-        .and_then(|()| rustix::stdio::dup2_stdout(&slave))
-        .and_then(|()| rustix::stdio::dup2_stderr(&slave))
-        .map_err(step("cannot make the terminal the standard streams"))
+/// Makes the standard streams what they are to be.
+fn take_streams(streams: Streams) -> Result<(), Failure> {
+    match streams {
+        Streams::Inherited => Ok(()),
+        Streams::Input(input) => {
+            rustix::stdio::dup2_stdin(&input).map_err(step("cannot make the pipe the standard input"))
+        }
+        Streams::Terminal(slave) => {
+            rustix::process::ioctl_tiocsctty(&slave)
+                .map_err(step("cannot make the terminal the controlling one"))?;
+            rustix::stdio::dup2_stdin(&slave)
+                .and_then(|()| rustix::stdio::dup2_stdout(&slave))
+                .and_then(|()| rustix::stdio::dup2_stderr(&slave))
+                .map_err(step("cannot make the terminal the standard streams"))
+        }
+    }
 }
 
 fn wait_for_proceed(create: &Channel) -> Result<(), Failure> {
@@ -119,11 +153,13 @@ fn name_host(namespaces: &Namespaces, hostname: Option<&str>) -> Result<(), Fail
     }
 }
 
-/// Waits for a start that says all that it has to say; one that dies half-way does not use up the container (B25).
+/// Waits for a start that says all that it has to say; one that dies half-way, or says nothing, does not use up the
+/// container (B25).
 fn wait_for_start(listener: &Listener) -> (Channel, Execute, Vec<OwnedFd>) {
     loop {
-        if let Ok(start) = listener.accept()
-            && let Ok(Some((request, descriptors))) = start.receive::<Execute>()
+        // Without a listener nobody can ever start this container.
+        let Ok(start) = listener.accept() else { sys::exit(1) };
+        if let Ok(Some((request, descriptors))) = start.receive_within::<Execute>(START_PATIENCE)
             && request.descriptors.len() == descriptors.len()
         {
             return (start, request, descriptors);

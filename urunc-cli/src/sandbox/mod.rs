@@ -14,3 +14,5 @@ pub mod privileges;
 pub mod protocol;
 pub mod spawn;
 mod sys;
+
+pub use sys::SignalFd;

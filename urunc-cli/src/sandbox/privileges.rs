@@ -3,27 +3,25 @@
 //! Everything that needs a privilege has been done before: the monitor gets its devices as nodes that belong to its
 //! user, or as descriptors.
 
-use std::io;
-
-use caps::{CapSet, CapsHashSet};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::protocol::Failure;
 use crate::bundle::User;
+
+/// What runtimes give a process whose specification says nothing, whatever their caller's own is.
+const DEFAULT_UMASK: u32 = 0o22;
 
 /// Drops to `user` for good. The process must have one thread: identities are per thread.
 ///
 /// # Errors
 /// The step that the system refused; the process must then exit.
 pub fn drop_to(user: &User) -> Result<(), Failure> {
-    if let Some(umask) = user.umask {
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask & 0o777));
-    }
-    drop_bounding_set(&caps::all())?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(user.umask.unwrap_or(DEFAULT_UMASK) & 0o777));
+    drop_bounding_set()?;
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     set_thread_groups(&groups)
         .map_err(step(format!("cannot set the supplementary groups to {:?}", user.groups)))?;
@@ -39,15 +37,13 @@ pub fn drop_to(user: &User) -> Result<(), Failure> {
 }
 
 /// The bounding set limits what `execve` may ever give back.
-fn drop_bounding_set(all: &CapsHashSet) -> Result<(), Failure> {
-    for capability in all {
-        match caps::drop(None, CapSet::Bounding, *capability) {
-            // A kernel older than this list does not know its newest entries, so it cannot grant them either.
-            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => {}
-            Err(error) => {
-                return Err(Failure::new(&error));
-            }
+fn drop_bounding_set() -> Result<(), Failure> {
+    for number in 0..u64::BITS {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
             Ok(()) => {}
+            // The first number that the kernel does not know: there are no more.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(errno) => return Err(step("cannot drop the capability bounding set")(errno)),
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
@@ -126,9 +126,16 @@ fn open_targets(namespaces: &Namespaces) -> Result<Vec<(NamespaceKind, OwnedFd)>
 }
 
 fn join_and_clone(targets: &[(NamespaceKind, OwnedFd)], flags: UnshareFlags) -> Result<Cloned, Failure> {
+    // Inherited by init, which others in a joined pid namespace can see from its first moment on.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| Failure::step("cannot become undumpable", &errno.into()))?;
     for (kind, fd) in targets {
-        move_into_link_name_space(fd.as_fd(), Some(link_type(*kind)))
-            .map_err(|errno| Failure::step(format!("cannot join the {kind} namespace"), &errno.into()))?;
+        move_into_link_name_space(fd.as_fd(), Some(link_type(*kind))).map_err(|errno| {
+            Failure::step(
+                format!("cannot join the {kind} namespace; the path must lead to one"),
+                &errno.into(),
+            )
+        })?;
     }
     sys::clone_process(flags, Parentage::Sibling)
         .map_err(|error| Failure::step("cannot clone the container's process", &error))

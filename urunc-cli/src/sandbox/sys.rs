@@ -51,8 +51,10 @@ pub(super) fn clone_process(namespaces: UnshareFlags, parentage: Parentage) -> i
     // SAFETY: `args` and `pidfd` live until the call returns; no CLONE_VM, so the child works on a copy of this
     // single-threaded process's memory, and returning in it is as sound as returning from fork(2).
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
-    let pid = if pid == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
-        // Seccomp profiles of older container engines answer ENOSYS. CLONE_NEWTIME cannot be had this way.
+    let is_missing = pid == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS);
+    // A new time namespace cannot be had from clone(2): its flag lies among the bits of the exit signal.
+    let pid = if is_missing && !namespaces.contains(UnshareFlags::NEWTIME) {
+        // Seccomp profiles of older container engines answer ENOSYS.
         let legacy = flags | u64::from(exit_signal.cast_unsigned());
         // SAFETY: as above; with CLONE_PIDFD the third argument is where the pidfd goes (clone(2)), the rest is unused.
         unsafe { libc::syscall(libc::SYS_clone, legacy, 0, &raw mut pidfd, 0, 0) }
@@ -191,14 +193,14 @@ pub(super) fn exit(status: u8) -> ! {
 
 /// The signals of a foreground command as a descriptor; while it lives they have no other effect.
 #[derive(Debug)]
-pub(super) struct SignalFd(OwnedFd);
+pub struct SignalFd(OwnedFd);
 
 impl SignalFd {
     /// Takes over the signals that a foreground container is to get, and the terminal's resize.
     ///
     /// # Errors
     /// What `signalfd(2)` says.
-    pub(super) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         // SAFETY: a signal set is an array of integers; all zero is the empty set on Linux (sigsetops(3)).
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
         let signals = [
@@ -232,7 +234,7 @@ impl SignalFd {
     ///
     /// # Errors
     /// What `read(2)` says.
-    pub(super) fn next(&self) -> io::Result<Option<Signal>> {
+    pub fn next(&self) -> io::Result<Option<Signal>> {
         // `ssi_signo` is the first field of the 128 bytes of signalfd_siginfo (signalfd(2)).
         let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.0, &mut record) {

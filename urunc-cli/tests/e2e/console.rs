@@ -21,6 +21,23 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Root],
         run: contradictions,
     },
+    Test {
+        name: "console::a_closed_output_does_not_abandon_the_container",
+        needs: &[Need::Root],
+        run: closed_output,
+    },
+    Test { name: "console::unread_input_does_not_make_run_deaf", needs: &[Need::Root], run: deaf },
+    Test {
+        name: "console::a_monitor_never_gets_the_users_own_terminal",
+        needs: &[Need::Root],
+        run: own_terminal,
+    },
+    Test {
+        name: "console::an_interrupt_during_create_leaves_nothing",
+        needs: &[Need::Root],
+        run: interrupted,
+    },
+    Test { name: "console::run_leaves_a_successor_of_its_name_alone", needs: &[Need::Root], run: successor },
     Test { name: "console::run_connects_its_own_terminal", needs: &[Need::Root], run: foreground },
 ];
 
@@ -136,5 +153,109 @@ fn foreground() -> Result<(), Failed> {
     let after = rustix::termios::tcgetattr(slave.as_fd()).unwrap();
     assert_eq!(before.local_modes, after.local_modes, "the terminal's modes are put back");
     scene.assert_clean();
+    passed()
+}
+
+/// `urunc run | head -1`: the reader goes, the container and its exit status stay.
+fn closed_output() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("while :; do echo x || :; i=$((i+1)); [ $i = 20000 ] && exit 5; done"));
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| spec["process"]["terminal"] = json!(true));
+    let mut child =
+        scene.command(&["run", "--bundle", bundle.str(), "c"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 2];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    // The pipe is closed now. Nobody empties the terminal any more, so the monitor may block; it must still be ours.
+    assert!(eventually(|| scene.urunc(&["state", "c"]).status.success()));
+    scene.urunc(&["kill", "c", "KILL"]);
+    let status = child.wait().unwrap().code();
+    assert!(status == Some(128 + 9) || status == Some(5), "{status:?}");
+    scene.assert_clean();
+    passed()
+}
+
+/// A guest that does not read must not keep signals from being seen.
+fn deaf() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| spec["process"]["terminal"] = json!(true));
+    let mut run = scene.command(&["run", "--bundle", bundle.str(), "c"]);
+    let mut child = run.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    assert!(eventually(|| scene.urunc(&["state", "c"]).stdout.windows(7).any(|word| word == b"running")));
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&[b'x'; 200_000])));
+    let pid = rustix::process::Pid::from_child(&child);
+    // Gets through although the terminal is full; the fake monitor is an spt, which is killed on TERM.
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
+    writer.join().unwrap();
+    scene.assert_clean();
+    passed()
+}
+
+/// A pair of master and slave for urunc itself, as a user's shell has them.
+fn shell() -> (std::fs::File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+    (master.into(), slave)
+}
+
+/// QEMU makes its standard input raw if that is a terminal: an interrupt from the keyboard would not reach us, and after
+/// a kill the shell would be left with that terminal.
+fn own_terminal() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(
+        &scene.script("[ -t 0 ] && echo is a terminal || echo no terminal; read line; echo got $line"),
+    );
+    let bundle = scene.fake(&[]);
+    let (mut master, slave) = shell();
+    let output = std::fs::File::create(scene.path("console")).unwrap();
+    let mut run = scene.command(&["run", "--bundle", bundle.str(), "c"]);
+    let mut child = run.stdin(Stdio::from(slave)).stdout(output).spawn().unwrap();
+    assert!(eventually(|| scene.console().contains("no terminal")), "{}", scene.console());
+    master.write_all(b"hello\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(scene.console().contains("got hello"), "{}", scene.console());
+    scene.assert_clean();
+    passed()
+}
+
+fn interrupted() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    for round in 0..20u64 {
+        let mut run = scene.command(&["run", "--bundle", bundle.str(), "c"]);
+        let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2 + round));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        child.wait().unwrap();
+        let clean = eventually(|| scene.leftovers().is_empty());
+        assert!(clean, "round {round}: {:#?}", scene.leftovers());
+    }
+    passed()
+}
+
+/// Somebody deletes our container and creates another one of its name before we notice.
+fn successor() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    let mut child = scene.command(&["run", "--bundle", bundle.str(), "c"]).spawn().unwrap();
+    assert!(eventually(|| scene.urunc(&["state", "c"]).stdout.windows(7).any(|word| word == b"running")));
+    let run = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(run, rustix::process::Signal::STOP).unwrap();
+    scene.ok(&["delete", "--force", "c"]);
+    scene.create_ok(&bundle, "c");
+    let successor = scene.pid("c");
+    rustix::process::kill_process(run, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
+    assert_eq!((scene.status("c").as_str(), scene.pid("c")), ("created", successor));
     passed()
 }

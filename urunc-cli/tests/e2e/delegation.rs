@@ -37,6 +37,15 @@ fn unchanged() -> Result<(), Failed> {
     let expected = format!("--root {root} create --bundle {} --no-pivot c\n", bundle.str());
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", describe(&output));
     assert_eq!(output.status.code(), Some(7));
+    // What would be wrong in a unikernel is the other runtime's business.
+    bundle.edit(|spec| {
+        spec["linux"]["namespaces"] = json!([{"type": "user"}]);
+        spec["hostname"] = json!("x".repeat(100));
+        spec["process"]["terminal"] = json!(true);
+    });
+    assert_eq!(scene.urunc(&["create", "--bundle", bundle.str(), "c"]).status.code(), Some(7));
+    bundle.edit(|spec| drop(spec.as_object_mut().unwrap().remove("linux")));
+    assert_eq!(scene.urunc(&["create", "--bundle", bundle.str(), "c"]).status.code(), Some(7));
     // A directory that is not ours, as runc makes it under the same root.
     fs::create_dir(scene.root().join("c")).unwrap();
     fs::write(scene.root().join("c/state.json"), "{}").unwrap();

@@ -17,6 +17,11 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test { name: "input::containerd_finds_the_error_in_the_log_file", needs: &[Need::Root], run: log_file },
     Test { name: "input::ids_that_are_no_ids", needs: &[Need::Root], run: ids },
+    Test {
+        name: "input::a_wrong_configuration_never_disarms_kill",
+        needs: &[Need::Root],
+        run: wrong_configuration,
+    },
     Test { name: "input::the_command_line", needs: &[], run: command_line },
 ];
 
@@ -123,6 +128,21 @@ const MISTAKES: &[Mistake] = &[
         what: "a missing monitor binary",
         make: |s, _| s.configure("[monitors.spt]\npath = \"/opt/none/solo5-spt\"\n"),
         says: &["/opt/none/solo5-spt"],
+    },
+    Mistake {
+        what: "a directory as monitor",
+        make: |s, _| s.configure("[monitors.spt]\npath = \"/usr/bin\"\n"),
+        says: &["/usr/bin", "monitors.spt.path", "not a regular file"],
+    },
+    Mistake {
+        what: "a monitor that is not executable",
+        make: |s, _| s.configure("[monitors.spt]\npath = \"/etc/passwd\"\n"),
+        says: &["/etc/passwd", "monitors.spt.path", "Permission denied"],
+    },
+    Mistake {
+        what: "a monitor by relative path",
+        make: |s, _| s.configure("[monitors.spt]\npath = \"bin/spt\"\n"),
+        says: &["bin/spt", "not absolute"],
     },
     Mistake {
         what: "a missing guest binary",
@@ -279,5 +299,23 @@ fn command_line() -> Result<(), Failed> {
         let output = scene.urunc(args);
         assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}");
     }
+    passed()
+}
+
+/// What runs stays controllable, whatever has been written into the configuration meanwhile.
+fn wrong_configuration() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    for wrong in ["[runtime]\nkwm = 1\n", "[monitors.qmeu]\npath = \"/x\"\n"] {
+        scene.configure(wrong);
+        assert!(scene.fails(&["create", "--bundle", bundle.str(), "d"]).contains("config.toml"), "{wrong}");
+        assert_eq!(scene.status("c"), "running");
+    }
+    scene.ok(&["kill", "c", "KILL"]);
+    scene.ok(&["delete", "--force", "c"]);
+    scene.assert_clean();
     passed()
 }

@@ -64,6 +64,8 @@ pub(crate) fn demo(name: &str) -> PathBuf {
 /// A test's place. What it holds is killed and removed when it is dropped.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
+    /// The state root; in memory where possible, as `/run` is, because records are synced to disk.
+    state: tempfile::TempDir,
     /// User that this scene's monitors run as, and nobody else: that is how they are found again.
     pub(crate) uid: u32,
 }
@@ -72,11 +74,13 @@ static SCENES: AtomicU32 = AtomicU32::new(0);
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("urunc-e2e-").tempdir().unwrap();
-        fs::create_dir(dir.path().join("state")).unwrap();
+        let place = |parent: &Path| tempfile::Builder::new().prefix("urunc-e2e-").tempdir_in(parent).unwrap();
+        let dir = place(&std::env::temp_dir());
+        let memory = Path::new("/dev/shm");
+        let state = place(if memory.is_dir() { memory } else { dir.path() });
         fs::write(dir.path().join("config.toml"), "").unwrap();
         let uid = 1_000_000 + std::process::id() % 50_000 * 1000 + SCENES.fetch_add(1, Ordering::Relaxed);
-        Self { dir, uid }
+        Self { dir, state, uid }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -84,7 +88,7 @@ impl Scene {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.path("state")
+        self.state.path().to_owned()
     }
 
     /// Replaces the configuration.
@@ -210,7 +214,8 @@ impl Scene {
 
     /// Everything of this scene that is still on the host: processes, mounts, files of the state root.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        let own = self.dir.path().to_str().unwrap();
+        let own = [self.dir.path(), self.state.path()].map(|path| path.to_str().unwrap().to_owned());
+        let is_own = |text: &str| own.iter().any(|path| text.contains(path.as_str()));
         let mut left = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
@@ -221,12 +226,12 @@ impl Scene {
             // Init keeps the command line of the `create` that it was cloned from; a monitor has the scene's user.
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.contains(own) || status.contains(&format!("\nUid:\t{}\t", self.uid)) {
+            if is_own(&command) || status.contains(&format!("\nUid:\t{}\t", self.uid)) {
                 left.push(format!("process {pid}: {command}"));
             }
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        left.extend(mounts.lines().filter(|line| line.contains(own)).map(|line| format!("mount {line}")));
+        left.extend(mounts.lines().filter(|line| is_own(line)).map(|line| format!("mount {line}")));
         for entry in fs::read_dir(self.root()).unwrap().flatten() {
             left.push(format!("state {}", entry.path().display()));
         }
