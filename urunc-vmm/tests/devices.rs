@@ -15,18 +15,20 @@ use support::{
     perform,
 };
 use urunc_vmm::{
-    Access, Attachment, Console, ControlSocket, Disk, Guest, Kvm, Machine, Monitor, NetBackend, NetDevice,
-    Network, PlanError, Role, Share, ShareKind, TapHandover, Vsock, Workload,
+    Access, Attachment, ConfigPlace, Console, ControlSocket, Disk, Guest, GuestConfig, Kvm, Machine, Monitor,
+    NetBackend, NetDevice, Network, PlanError, Role, Share, ShareKind, TapHandover, Vsock, Workload,
 };
 
 const TAP: &str = "tap-test";
 
-/// Plans, and runs; a TAP that is needed as a descriptor is opened.
+/// Plans, and runs, what the workload makes of the machine; a TAP that is needed as a descriptor is opened.
 fn run(monitor: Monitor, machine: &mut Machine, workload: &Workload) -> Running {
     let host = host(monitor);
     machine.kvm = Kvm::Off;
     machine.control = ControlSocket::Off;
+    let config = machine.boot.config.take();
     machine.boot = workload.boot(machine, monitor, host.arch).unwrap();
+    machine.boot.config = config;
     let launch = monitor.plan(machine, &host).unwrap();
     let taps = launch.inherit.iter().filter(|inherit| matches!(inherit.role, Role::Tap(_)));
     let given: BTreeMap<Role, OwnedFd> = taps.map(|inherit| (inherit.role, open_tap(TAP))).collect();
@@ -178,6 +180,27 @@ fn every_other_monitor_starts_with_all_that_it_can_have() {
             // The demo writes to the UART only, so its words are lost; that it ends shows that it ran.
             (machine.console, machine.vsock) = (Console::Virtio, None);
             let (status, output) = run(monitor, &mut machine, &generic(&["exit=0"])).finish();
+            assert_eq!(status.code(), Some(0), "{monitor}: {output}");
+        }
+    }
+}
+
+/// Weakness 8 of the monitors reference: the configuration was a file that anybody could read.
+#[test]
+fn every_other_monitor_reads_a_guests_configuration_from_a_descriptor() {
+    for (monitor, program) in [
+        (Monitor::Qemu, "qemu-system-x86_64"),
+        (Monitor::Firecracker, "firecracker"),
+        (Monitor::CloudHypervisor, "cloud-hypervisor"),
+    ] {
+        if !have(&["demo", program]) || monitor != Monitor::Qemu && !have(&["kvm"]) {
+            continue;
+        }
+        for place in [ConfigPlace::Initrd, ConfigPlace::LastDisk] {
+            let mut machine = machine("demo");
+            machine.boot.config = Some(GuestConfig { contents: vec![b'x'; 512], place });
+            let (status, output) = run(monitor, &mut machine, &generic(&["one"])).finish();
+            assert!(output.contains("word 1: one"), "{monitor}: {output}");
             assert_eq!(status.code(), Some(0), "{monitor}: {output}");
         }
     }

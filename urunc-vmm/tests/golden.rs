@@ -2,16 +2,15 @@
 //! files in `tests/golden` are what users and reviewers read; `URUNC_BLESS=1` writes them anew.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::{collections::BTreeSet, fmt::Write, fs, path::PathBuf};
 
+use support::kernel_for;
 use urunc_vmm::{
     Access, Arch, Attachment, Disk, EncodeError, Guest, Host, Kernel, KernelImage, Kvm, KvmAccess, Launch,
     Machine, Memory, Monitor, NetBackend, NetDevice, Network, Root, Share, ShareKind, TapHandover, Volume,
-    Workload,
-    kernel::{
-        Elf, ElfClass, ElfKind, Format, Load, Pvh,
-        solo5::{Abi, Device, DeviceKind, Solo5},
-    },
+    Workload, kernel::solo5::DeviceKind,
 };
 
 /// What a row of the matrix adds.
@@ -28,31 +27,12 @@ enum With {
 const ALL: [With; 6] = [With::Nothing, With::Net, With::Disk, With::Initrd, With::NineP, With::Virtiofs];
 
 fn image(guest: Guest, monitor: Monitor, arch: Arch, with: With) -> KernelImage {
-    let target = match monitor {
-        Monitor::Solo5Hvt => Some(1),
-        Monitor::Solo5Spt => Some(2),
-        _ => None,
-    };
     let (net, block) = if guest == Guest::Rumprun { ("tap", "rootfs") } else { ("service", "storage") };
-    let devices = match with {
-        With::Net => vec![Device { name: net.to_owned(), kind: DeviceKind::Net }],
-        With::Disk => vec![Device { name: block.to_owned(), kind: DeviceKind::Block }],
-        _ => vec![],
-    };
-    if arch == Arch::Aarch64 && target.is_none() {
-        return KernelImage { arch, format: Format::Arm64Image };
+    match with {
+        With::Net => kernel_for(monitor, arch, &[(net, DeviceKind::Net)]),
+        With::Disk => kernel_for(monitor, arch, &[(block, DeviceKind::Block)]),
+        _ => kernel_for(monitor, arch, &[]),
     }
-    let format = Format::Elf(Elf {
-        class: ElfClass::Bits64,
-        kind: ElfKind::Fixed,
-        entry: 0x10_0000,
-        loads: vec![Load { address: 0x10_0000, size: 0x10_0000 }],
-        interpreter: false,
-        pvh: Some(Pvh { entry: 0x10_0000, in_last_segment: true }),
-        multiboot: false,
-        solo5: target.map(|target| Solo5 { abi: Abi { target, version: 2 }, devices }),
-    });
-    KernelImage { arch, format }
 }
 
 /// The inputs of the reference's golden vectors, as far as the guest takes them.

@@ -10,14 +10,10 @@ use std::{
 };
 
 use serde_json::Value;
-use support::perform;
+use support::{kernel_for, perform};
 use urunc_vmm::{
-    Access, Arch, Attachment, ConfigPlace, Disk, GuestConfig, Host, Kernel, KernelImage, KvmAccess, Launch,
-    Machine, Memory, Monitor, NetBackend, NetDevice, Role, TapHandover,
-    kernel::{
-        Elf, ElfClass, ElfKind, Format, Load, Pvh,
-        solo5::{Abi, Device, DeviceKind, Solo5},
-    },
+    Access, Arch, Attachment, ConfigPlace, Disk, GuestConfig, Host, Kernel, KvmAccess, Launch, Machine,
+    Memory, Monitor, NetBackend, NetDevice, Role, TapHandover, kernel::solo5::DeviceKind,
 };
 
 /// Cargo builds a package's examples before its tests, beside them, unless it is told which test to build.
@@ -30,24 +26,9 @@ fn fake_monitor() -> PathBuf {
 
 /// A machine with a network, a disk and a secret configuration, as far as the monitor has them.
 fn plan(monitor: Monitor) -> Launch {
-    let solo5 = matches!(monitor, Monitor::Solo5Hvt | Monitor::Solo5Spt).then(|| Solo5 {
-        abi: Abi { target: if monitor == Monitor::Solo5Hvt { 1 } else { 2 }, version: 2 },
-        devices: [("net0", DeviceKind::Net), ("disk0", DeviceKind::Block)]
-            .map(|(name, kind)| Device { name: name.to_owned(), kind })
-            .to_vec(),
-    });
-    let is_solo5 = solo5.is_some();
-    let elf = Elf {
-        class: ElfClass::Bits64,
-        kind: ElfKind::Fixed,
-        entry: 0x10_0000,
-        loads: vec![Load { address: 0x10_0000, size: 0x1000 }],
-        interpreter: false,
-        pvh: Some(Pvh { entry: 0x10_0000, in_last_segment: true }),
-        multiboot: false,
-        solo5,
-    };
-    let image = KernelImage { arch: Arch::X86_64, format: Format::Elf(elf) };
+    let declared = [("net0", DeviceKind::Net), ("disk0", DeviceKind::Block)];
+    let image = kernel_for(monitor, Arch::X86_64, &declared);
+    let is_solo5 = matches!(monitor, Monitor::Solo5Hvt | Monitor::Solo5Spt);
     let mut machine = Machine::new(Kernel { path: "/kernel".into(), image }, Memory::mib(64));
     machine.nets.push(NetDevice {
         mac: "02:42:0a:00:00:02".parse().unwrap(),

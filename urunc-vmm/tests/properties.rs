@@ -2,17 +2,16 @@
 //! of a document: a plan for any value has the shape of the plan for a harmless one, or is refused.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 use serde_json::Value;
+use support::kernel_for;
 use urunc_vmm::{
-    Access, Arch, Attachment, Disk, Guest, Host, Kernel, KernelImage, KvmAccess, Launch, Machine, Memory,
-    Monitor, NetBackend, NetDevice, Share, ShareKind, TapHandover, Vsock, Workload,
-    kernel::{
-        Elf, ElfClass, ElfKind, Format, Load, Pvh,
-        solo5::{Abi, Device, DeviceKind, Solo5},
-    },
+    Access, Arch, Attachment, Disk, Guest, Host, Kernel, KvmAccess, Launch, Machine, Memory, Monitor,
+    NetBackend, NetDevice, Share, ShareKind, TapHandover, Vsock, Workload, kernel::solo5::DeviceKind,
 };
 
 /// Everything that a caller can choose freely.
@@ -46,24 +45,8 @@ fn harmless(like: &Values) -> Values {
 }
 
 fn machine(monitor: Monitor, values: &Values) -> Machine {
-    let target = match monitor {
-        Monitor::Solo5Hvt => Some(1),
-        Monitor::Solo5Spt => Some(2),
-        _ => None,
-    };
-    let devices = [("net0", DeviceKind::Net), ("disk0", DeviceKind::Block)];
-    let devices = devices.map(|(name, kind)| Device { name: name.to_owned(), kind }).to_vec();
-    let format = Format::Elf(Elf {
-        class: ElfClass::Bits64,
-        kind: ElfKind::Fixed,
-        entry: 0x10_0000,
-        loads: vec![Load { address: 0x10_0000, size: 0x1000 }],
-        interpreter: false,
-        pvh: Some(Pvh { entry: 0x10_0000, in_last_segment: true }),
-        multiboot: false,
-        solo5: target.map(|target| Solo5 { abi: Abi { target, version: 2 }, devices }),
-    });
-    let image = KernelImage { arch: Arch::X86_64, format };
+    let declared = [("net0", DeviceKind::Net), ("disk0", DeviceKind::Block)];
+    let image = kernel_for(monitor, Arch::X86_64, &declared);
     let mut machine = Machine::new(Kernel { path: PathBuf::from(&values.kernel), image }, Memory::mib(64));
     let able = monitor.capabilities(Arch::X86_64);
     machine.nets.push(NetDevice {

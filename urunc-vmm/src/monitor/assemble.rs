@@ -10,6 +10,21 @@ use crate::{
 
 const CONFIG: &str = "guest configuration";
 
+/// The argument vector in the making.
+#[derive(Debug, Default)]
+pub(super) struct Args(pub(super) Vec<String>);
+
+impl Args {
+    pub(super) fn one(&mut self, arg: impl Into<String>) {
+        self.0.push(arg.into());
+    }
+
+    /// Adds an option with its value as the next element.
+    pub(super) fn pair(&mut self, name: &str, value: impl Into<String>) {
+        self.0.extend([name.to_owned(), value.into()]);
+    }
+}
+
 /// Assigns descriptor numbers, in order, from [`FIRST_FD`] on.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
@@ -62,6 +77,12 @@ pub(super) fn check(
     let (size, max) = (machine.boot.command_line.as_str().len(), able.max_command_line);
     if size > max {
         return Err(PlanError::CommandLineTooLong { monitor, size, max });
+    }
+    if let Some(net) = machine.nets.iter().find(|net| net.mtu < able.min_mtu) {
+        return Err(PlanError::Mtu { monitor, asked: net.mtu, min: able.min_mtu });
+    }
+    if let Some(vsock) = machine.vsock.as_ref().filter(|vsock| !(3..u32::MAX).contains(&vsock.cid)) {
+        return Err(PlanError::VsockCid { asked: vsock.cid });
     }
     no_duplicates("disks", machine.disks.iter().map(|disk| &disk.id))?;
     no_duplicates("shared directories", machine.shares.iter().map(|share| &share.tag))?;

@@ -13,6 +13,8 @@ pub struct Capabilities {
     pub max_vcpus: u32,
     /// The longest command line in bytes.
     pub max_command_line: usize,
+    /// The smallest MTU of a network device.
+    pub min_mtu: u16,
     /// Whether it needs KVM.
     pub kvm: KvmNeed,
     /// How a TAP device is handed to it.
@@ -70,6 +72,9 @@ impl Capabilities {
 /// hold that KVM and QEMU's emulation give a guest at least.
 const LARGE: Memory = Memory::mib(512 << 10);
 
+/// What IPv4 and virtio need (RFC 791; virtio 1.2, 5.1.4).
+const MIN_MTU: u16 = 68;
+
 const fn mib(min: u64, max: Memory, step: u64) -> MemoryBounds {
     MemoryBounds { min: Memory::mib(min), max, step: Memory::mib(step) }
 }
@@ -82,6 +87,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             memory: mib(2, Memory::mib(4096), 2),
             max_vcpus: 1,
             max_command_line: 8191,
+            min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,
             tap: TapHandover::Name,
             initrd: false,
@@ -101,6 +107,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             max_vcpus: 255,
             // x86: one argument of execve(2), MAX_ARG_STRLEN = 128 KiB with its NUL; QEMU has no smaller limit.
             max_command_line: (128 << 10) - 1,
+            min_mtu: MIN_MTU,
             kvm: KvmNeed::Optional,
             tap: TapHandover::Descriptor,
             initrd: true,
@@ -117,6 +124,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             memory: mib(2, LARGE, 1),
             max_vcpus: 32,
             max_command_line: 2047,
+            min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,
             tap: TapHandover::Name,
             initrd: true,
@@ -135,6 +143,8 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
                 Arch::X86_64 => (64 << 10) - 1,
                 Arch::Aarch64 => 2047,
             },
+            // vmm/src/config.rs, `validate`: what IPv6 needs.
+            min_mtu: 1280,
             kvm: KvmNeed::Required,
             tap: TapHandover::Descriptor,
             initrd: true,

@@ -5,7 +5,7 @@
 
 use super::{
     KernelMismatch, Monitor, PlanError,
-    assemble::{self, Descriptors},
+    assemble::{self, Args, Descriptors},
     host_needs::need_kvm,
 };
 use crate::{
@@ -51,9 +51,9 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     }
     let control = machine.control == ControlSocket::On;
     if control {
-        args.pair("--api-socket", &format!("fd={}", descriptors.inherit(Role::Control)));
+        args.pair("--api-socket", format!("fd={}", descriptors.inherit(Role::Control)));
     }
-    args.pair("--event-monitor", &format!("fd={}", descriptors.inherit(Role::Events)));
+    args.pair("--event-monitor", format!("fd={}", descriptors.inherit(Role::Events)));
     Ok(Launch {
         program: host.program.clone(),
         args: args.0,
@@ -70,16 +70,6 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     })
 }
 
-/// The argument vector in the making.
-#[derive(Debug, Default)]
-struct Args(Vec<String>);
-
-impl Args {
-    fn pair(&mut self, name: &str, value: &str) {
-        self.0.extend([name.to_owned(), value.to_owned()]);
-    }
-}
-
 fn add_machine(
     args: &mut Args,
     descriptors: &mut Descriptors,
@@ -88,16 +78,16 @@ fn add_machine(
 ) -> Result<(), PlanError> {
     // A virtiofsd maps the guest's memory.
     let shared = if machine.shares.is_empty() { "" } else { ",shared=on" };
-    args.pair("--memory", &format!("size={}M{shared}", memory.as_mib()));
-    args.pair("--cpus", &format!("boot={}", machine.vcpus));
+    args.pair("--memory", format!("size={}M{shared}", memory.as_mib()));
+    args.pair("--cpus", format!("boot={}", machine.vcpus));
     args.pair("--kernel", assemble::path("the kernel's path", &machine.kernel.path)?);
     let line = assemble::ascii_command_line(MONITOR, machine)?;
     if !line.is_empty() {
         // One element: a value that starts with a dash would be taken for an option.
-        args.0.push(format!("--cmdline={line}"));
+        args.one(format!("--cmdline={line}"));
     }
     if let Some(initrd) = assemble::initrd(machine, descriptors)? {
-        args.pair("--initramfs", &initrd);
+        args.pair("--initramfs", initrd);
     }
     let (serial, console) = match machine.console {
         Console::Serial => ("tty", "off"),
@@ -118,25 +108,25 @@ fn add_devices(args: &mut Args, descriptors: &mut Descriptors, machine: &Machine
             return refuse("vhost network back end", "let it move the packets itself");
         }
         let fd = descriptors.inherit(Role::Tap(index));
-        args.pair("--net", &format!("id=net{},fd={fd},mac={},mtu={}", index + 1, net.mac, net.mtu));
+        args.pair("--net", format!("id=net{},fd={fd},mac={},mtu={}", index + 1, net.mac, net.mtu));
     }
     for disk in &machine.disks {
         let (id, path) = (&disk.id, option_path("a disk's path", &disk.path)?);
-        args.pair("--disk", &disk_options(&format!("id={id},serial={id}"), path, disk.access));
+        args.pair("--disk", disk_options(&format!("id={id},serial={id}"), path, disk.access));
     }
     if let Some(path) = assemble::config_disk(machine, descriptors) {
-        args.pair("--disk", &disk_options("id=guest-config", &path, Access::ReadOnly));
+        args.pair("--disk", disk_options("id=guest-config", &path, Access::ReadOnly));
     }
     for share in &machine.shares {
         let ShareKind::Virtiofs { socket } = &share.kind else {
             return refuse("shared directories by 9p", "use virtiofs");
         };
         let socket = option_path("virtiofsd's socket", socket)?;
-        args.pair("--fs", &format!("tag={},socket={socket}", share.tag));
+        args.pair("--fs", format!("tag={},socket={socket}", share.tag));
     }
     if let Some(vsock) = &machine.vsock {
         let socket = option_path("the vsock socket's path", &vsock.socket)?;
-        args.pair("--vsock", &format!("cid={},socket={socket}", vsock.cid));
+        args.pair("--vsock", format!("cid={},socket={socket}", vsock.cid));
     }
     Ok(())
 }

@@ -33,6 +33,22 @@ pub enum PlanError {
         /// The largest number.
         max: u32,
     },
+    /// A smaller MTU than the monitor's network device can have.
+    #[error("{monitor} gives a guest an MTU of at least {min}, not {asked}")]
+    Mtu {
+        /// The monitor.
+        monitor: Monitor,
+        /// What was asked for.
+        asked: u16,
+        /// The smallest.
+        min: u16,
+    },
+    /// A vsock address that is not a guest's.
+    #[error("a guest cannot have the vsock context id {asked}: it must be 3 to 4294967294")]
+    VsockCid {
+        /// What was asked for.
+        asked: u32,
+    },
     /// KVM is needed and not to be had.
     #[error("{monitor} cannot use KVM, which {why}: {reason}")]
     Kvm {

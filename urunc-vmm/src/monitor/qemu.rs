@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::{
     KernelMismatch, Monitor, PlanError,
-    assemble::{self, Descriptors},
+    assemble::{self, Args, Descriptors},
 };
 use crate::{
     Arch, Board, Console, ControlPoint, ControlSocket, ExitPort, Host, KernelImage, Kvm, KvmAccess, Launch,
@@ -88,14 +88,14 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
 
     let mut args = Args::default();
     for flag in ["-no-user-config", "-nodefaults", "-no-reboot"] {
-        args.0.push(flag.to_owned());
+        args.one(flag);
     }
     args.pair("-display", "none");
-    args.options("-machine", machine_options(board, machine, host.arch));
-    args.options("-accel", accel_options(&acceleration));
-    args.options("-cpu", cpu_options(&acceleration, host));
-    args.options("-m", memory_options(memory));
-    args.options("-smp", Options::key("cpus", machine.vcpus));
+    args.pair("-machine", machine_options(board, machine, host.arch));
+    args.pair("-accel", accel_options(&acceleration));
+    args.pair("-cpu", cpu_options(&acceleration, host));
+    args.pair("-m", memory_options(memory));
+    args.pair("-smp", Options::key("cpus", machine.vcpus));
     if let Some(dir) = &host.data_dir {
         args.pair("-L", assemble::path("QEMU's data directory", dir)?);
     }
@@ -105,7 +105,7 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     }
     if machine.seccomp == Seccomp::On {
         let confine = Options::bare("on").set("obsolete", "deny").set("elevateprivileges", "deny");
-        args.options("-sandbox", confine.set("spawn", "deny").set("resourcecontrol", "deny"));
+        args.pair("-sandbox", confine.set("spawn", "deny").set("resourcecontrol", "deny"));
     }
 
     args.pair("-kernel", assemble::path("the kernel's path", &machine.kernel.path)?);
@@ -114,18 +114,18 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     }
     let mut descriptors = Descriptors::default();
     if let Some(initrd) = assemble::initrd(machine, &mut descriptors)? {
-        args.pair("-initrd", &initrd);
+        args.pair("-initrd", initrd);
     }
 
     // "signal=off": an interrupt character typed at the console is the guest's.
-    args.options("-chardev", Options::bare("stdio").set("id", "console").set("signal", "off"));
+    args.pair("-chardev", Options::bare("stdio").set("id", "console").set("signal", "off"));
     match machine.console {
         Console::Serial => args.pair("-serial", "chardev:console"),
         Console::Virtio => devices::virtio_console(&mut args, board, machine, host.arch),
     }
     if machine.boot.platform.exit_port == ExitPort::DebugExit && host.arch == Arch::X86_64 {
         let port = Options::bare("isa-debug-exit").set("iobase", "0x501").set("iosize", "2");
-        args.options("-device", port);
+        args.pair("-device", port);
     }
     devices::add(&mut args, &mut descriptors, board, machine, host.arch)?;
 
@@ -136,8 +136,8 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     if control {
         let fd = descriptors.inherit(Role::Control);
         let socket = Options::bare("socket").set("id", "control").set("fd", fd);
-        args.options("-chardev", socket.set("server", "on").set("wait", "off"));
-        args.options("-mon", Options::key("chardev", "control").set("mode", "control"));
+        args.pair("-chardev", socket.set("server", "on").set("wait", "off"));
+        args.pair("-mon", Options::key("chardev", "control").set("mode", "control"));
     }
     Ok(Launch {
         program: host.program.clone(),
@@ -153,20 +153,6 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         on_reset: OnReset::Ends,
         warnings,
     })
-}
-
-/// The argument vector in the making.
-#[derive(Debug, Default)]
-struct Args(Vec<String>);
-
-impl Args {
-    fn pair(&mut self, name: &str, value: &str) {
-        self.0.extend([name.to_owned(), value.to_owned()]);
-    }
-
-    fn options(&mut self, name: &str, options: Options) {
-        self.0.extend([name.to_owned(), options.into()]);
-    }
 }
 
 /// A multiboot kernel is started by an option ROM, which the small board has no firmware for.

@@ -256,3 +256,82 @@ fn a_monitor_needs_more_memory_for_larger_guests_and_for_emulation() {
         assert!(monitor.overhead(&huge, &host()) > monitor.overhead(&fitting(monitor), &host()));
     }
 }
+
+#[test]
+fn numbers_that_a_device_cannot_have_are_refused() {
+    for monitor in [Monitor::Qemu, Monitor::CloudHypervisor] {
+        let mut machine = fitting(monitor);
+        machine.nets.push(crate::NetDevice {
+            mac: "02:42:0a:00:00:02".parse().unwrap(),
+            mtu: 67,
+            attachment: crate::Attachment::Descriptor,
+            declared_as: None,
+            backend: crate::NetBackend::Monitor,
+        });
+        assert!(matches!(monitor.plan(&machine, &host()), Err(PlanError::Mtu { asked: 67, .. })));
+        machine.nets[0].mtu = monitor.capabilities(Arch::X86_64).min_mtu;
+        monitor.plan(&machine, &host()).unwrap();
+        for (cid, accepted) in [(0, false), (2, false), (3, true), (u32::MAX - 1, true), (u32::MAX, false)] {
+            machine.vsock = Some(crate::Vsock { cid, socket: "/run/vsock".into() });
+            assert_eq!(monitor.plan(&machine, &host()).is_ok(), accepted, "{cid}");
+        }
+    }
+}
+
+#[test]
+fn two_disks_of_one_name_or_two_ramdisks_are_refused() {
+    let mut machine = fitting(Monitor::Qemu);
+    let disk = crate::Disk {
+        id: "rootfs".parse().unwrap(),
+        path: "/dev/x".into(),
+        access: crate::Access::ReadWrite,
+        declared_as: None,
+    };
+    machine.disks = vec![disk.clone(), disk];
+    assert!(matches!(Monitor::Qemu.plan(&machine, &host()), Err(PlanError::Duplicate { .. })));
+    machine.disks.clear();
+    // Weakness 13 of the monitors reference.
+    machine.initrd = Some("/initrd".into());
+    machine.boot.config = Some(crate::GuestConfig { contents: vec![], place: crate::ConfigPlace::Initrd });
+    for monitor in [Monitor::Qemu, Monitor::Firecracker, Monitor::CloudHypervisor] {
+        assert_eq!(monitor.plan(&machine, &host()), Err(PlanError::TwoInitrds));
+    }
+}
+
+/// The first device of a name that the image gives is taken first, the others in order.
+#[test]
+fn solo5_devices_are_attached_by_name_then_in_order() {
+    let declared = [("wan", DeviceKind::Net), ("lan", DeviceKind::Net), ("dmz", DeviceKind::Net)];
+    let mut machine = machine(solo5_image(2, &declared));
+    let net = |last: u8, name: Option<&str>| crate::NetDevice {
+        mac: crate::MacAddr::new([2, 0, 0, 0, 0, last]).unwrap(),
+        mtu: 1500,
+        attachment: crate::Attachment::Name(format!("tap{last}").parse().unwrap()),
+        declared_as: name.map(str::to_owned),
+        backend: crate::NetBackend::Monitor,
+    };
+    machine.nets = vec![net(1, None), net(2, Some("wan")), net(3, None)];
+    let plan = |machine: &Machine| Monitor::Solo5Spt.plan(machine, &host());
+    let attached: Vec<String> =
+        plan(&machine).unwrap().args.into_iter().filter(|arg| arg.starts_with("--net:")).collect();
+    assert_eq!(attached, ["--net:lan=tap1", "--net:wan=tap2", "--net:dmz=tap3"]);
+    for (nets, message) in [
+        (
+            vec![net(1, Some("eth0"))],
+            "the kernel has no use for network device \"eth0\": it declares wan, lan, dmz",
+        ),
+        (vec![net(1, Some("wan")), net(2, Some("wan"))], "the kernel has no use for network device \"wan\""),
+        (
+            vec![net(1, None), net(2, None)],
+            "the kernel declares network device \"dmz\", but the container has none",
+        ),
+        (
+            vec![net(1, None), net(2, None), net(3, None), net(4, None)],
+            "the kernel has no use for network device 02:00:00:00:00:04",
+        ),
+    ] {
+        machine.nets = nets;
+        let error = plan(&machine).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}

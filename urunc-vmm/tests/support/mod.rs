@@ -1,11 +1,13 @@
 //! What several test programs use: what a machine has to offer, and a performer that carries a plan out.
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
+mod kernels;
 pub(crate) mod network;
 mod perform;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use kernels::kernel_for;
 pub(crate) use perform::{Running, perform};
 use urunc_vmm::{Arch, Host, Kernel, KvmAccess, Machine, Memory, Monitor, kernel};
 

@@ -1,10 +1,10 @@
 //! QEMU's virtio devices, as `-device`, `-netdev`, `-drive`, `-fsdev` and `-object` options.
 
-use super::{Args, Options};
+use super::Options;
 use crate::{
     Access, Arch, Attachment, Board, Machine, Monitor, NetBackend, NetDevice, PlanError, Role, Share,
     ShareKind, VirtioPci, Vsock,
-    monitor::assemble::{self, Descriptors},
+    monitor::assemble::{self, Args, Descriptors},
 };
 
 /// Our own names have a dash in them, so that no [`DeviceId`](crate::DeviceId) can be one of them.
@@ -27,7 +27,7 @@ pub(super) fn add(
     if needs_shared_memory(machine) {
         let size = Monitor::Qemu.capabilities(arch).fit_memory(Monitor::Qemu, machine.memory)?;
         let memory = Options::bare("memory-backend-memfd").set("id", super::RAM).set("share", "on");
-        args.options("-object", memory.set("size", format_args!("{}M", size.as_mib())));
+        args.pair("-object", memory.set("size", format_args!("{}M", size.as_mib())));
     }
     for (index, net) in machine.nets.iter().enumerate() {
         add_net(args, descriptors, bus, index, net)?;
@@ -51,8 +51,8 @@ pub(super) fn add(
 /// Connects the chardev `console` to a virtio console.
 pub(super) fn virtio_console(args: &mut Args, board: Board, machine: &Machine, arch: Arch) {
     let bus = Bus { board, arch, age: machine.boot.platform.virtio_pci };
-    args.options("-device", bus.device("virtio-serial"));
-    args.options("-device", Options::bare("virtconsole").set("chardev", "console"));
+    args.pair("-device", bus.device("virtio-serial"));
+    args.pair("-device", Options::bare("virtconsole").set("chardev", "console"));
 }
 
 /// Where virtio devices are plugged in.
@@ -93,7 +93,7 @@ fn add_net(
     }
     let id = format!("net-{index}");
     let tap = Options::bare("tap").set("id", &id).set("fd", descriptors.inherit(Role::Tap(index)));
-    args.options(
+    args.pair(
         "-netdev",
         match net.backend {
             NetBackend::Monitor => tap,
@@ -102,22 +102,25 @@ fn add_net(
             }
         },
     );
-    let device = bus.device("virtio-net").set("netdev", &id).set("mac", net.mac).set("host_mtu", net.mtu);
+    // Unikernels on Arm's `virt` look for their network on MMIO.
+    let on_pci = bus.is_pci() && bus.arch == Arch::X86_64;
+    let device = if on_pci { bus.device("virtio-net") } else { Options::bare("virtio-net-device") };
+    let device = device.set("netdev", &id).set("mac", net.mac).set("host_mtu", net.mtu);
     // Nothing boots from the network; without this, QEMU wants a boot ROM for it.
-    args.options("-device", if bus.is_pci() { device.set("romfile", "") } else { device });
+    args.pair("-device", if on_pci { device.set("romfile", "") } else { device });
     Ok(())
 }
 
 fn add_disk(args: &mut Args, bus: Bus, id: &str, path: &str, access: Access) {
     let drive = Options::key("if", "none").set("id", id).set("format", "raw").set("file", path);
-    args.options(
+    args.pair(
         "-drive",
         match access {
             Access::ReadOnly => drive.set("readonly", "on"),
             Access::ReadWrite => drive,
         },
     );
-    args.options("-device", bus.device("virtio-blk").set("drive", id).set("serial", id));
+    args.pair("-device", bus.device("virtio-blk").set("drive", id).set("serial", id));
 }
 
 fn add_share(args: &mut Args, bus: Bus, share: &Share) -> Result<(), PlanError> {
@@ -128,21 +131,21 @@ fn add_share(args: &mut Args, bus: Bus, share: &Share) -> Result<(), PlanError> 
             let fsdev = Options::bare("local").set("id", tag).set("path", path);
             // Ownership is passed through as far as QEMU's user may; files of several file systems stay distinct.
             let fsdev = fsdev.set("security_model", "none").set("multidevs", "remap");
-            args.options(
+            args.pair(
                 "-fsdev",
                 match access {
                     Access::ReadOnly => fsdev.set("readonly", "on"),
                     Access::ReadWrite => fsdev,
                 },
             );
-            args.options("-device", bus.device("virtio-9p").set("fsdev", tag).set("mount_tag", tag));
+            args.pair("-device", bus.device("virtio-9p").set("fsdev", tag).set("mount_tag", tag));
         }
         ShareKind::Virtiofs { socket } => {
             let path = assemble::path("virtiofsd's socket", socket)?;
             let chardev = format!("virtiofs-{tag}");
-            args.options("-chardev", Options::bare("socket").set("id", &chardev).set("path", path));
+            args.pair("-chardev", Options::bare("socket").set("id", &chardev).set("path", path));
             let device = bus.device("vhost-user-fs").set("chardev", chardev).set("tag", tag);
-            args.options("-device", device.set("queue-size", 1024));
+            args.pair("-device", device.set("queue-size", 1024));
         }
     }
     Ok(())
@@ -150,5 +153,5 @@ fn add_share(args: &mut Args, bus: Bus, share: &Share) -> Result<(), PlanError> 
 
 fn add_vsock(args: &mut Args, descriptors: &mut Descriptors, bus: Bus, vsock: &Vsock) {
     let fd = descriptors.inherit(Role::VhostVsock);
-    args.options("-device", bus.device("vhost-vsock").set("guest-cid", vsock.cid).set("vhostfd", fd));
+    args.pair("-device", bus.device("vhost-vsock").set("guest-cid", vsock.cid).set("vhostfd", fd));
 }
