@@ -144,6 +144,15 @@ pub enum LifecycleError {
         #[source]
         source: StartError,
     },
+    /// The monitor has no control interface.
+    #[error("the monitor of container {id} has no control interface")]
+    NoControl {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The monitor's control interface.
+    #[error(transparent)]
+    Control(#[from] urunc_vmm::control::ControlError),
     /// Some resources could not be released.
     #[error(transparent)]
     Teardown(#[from] TeardownError),

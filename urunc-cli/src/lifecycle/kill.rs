@@ -8,11 +8,21 @@
 //!
 //! Signals go out without the lock, which is taken only for the release: a container whose start hangs can be killed.
 
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
 use urunc_state::{ContainerId, Deadline, Delivery, Process, Record, Seen, Signal, Status, Waited};
-use urunc_vmm::Shutdown;
+use urunc_vmm::control::{self, Control};
+use urunc_vmm::{ControlPoint, Shutdown};
 
 use super::plan::Frozen;
+use super::start::CONTROL_SOCKET;
 use super::{KILL_PATIENCE, LifecycleError, Runtime, teardown};
+
+/// How long a monitor may take to answer a request.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a signal means for a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +51,8 @@ fn meaning(signal: Signal) -> Meaning {
 enum Action {
     Deliver(Signal),
     DeliverAndWait,
+    /// By the control interface; with SIGTERM if that fails.
+    Ask,
 }
 
 /// Decides what a signal does to a live process. Init and some monitors ignore SIGTERM as pid 1 of their namespace.
@@ -53,7 +65,8 @@ fn decide(signal: Signal, status: Status, shutdown: Shutdown) -> Action {
         }
         (Meaning::Stop, Status::Running | Status::Paused) => match shutdown {
             Shutdown::Kill => Action::Deliver(Signal::KILL),
-            Shutdown::Terminate | Shutdown::Control => Action::Deliver(Signal::TERM),
+            Shutdown::Terminate => Action::Deliver(Signal::TERM),
+            Shutdown::Control => Action::Ask,
         },
     }
 }
@@ -77,6 +90,11 @@ impl Runtime {
                         }
                     }
                     Action::DeliverAndWait => kill_and_wait(id, &process)?,
+                    Action::Ask => {
+                        if self.ask(id, &record, &process)? == Delivery::Delivered {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             if meaning(signal) == Meaning::Other {
@@ -87,6 +105,56 @@ impl Runtime {
             }
         }
         Err(LifecycleError::NotRunning { signal, id: id.clone() })
+    }
+
+    /// Asks the guest to shut down. A monitor that cannot be asked is told to end: the caller wants an end.
+    fn ask(&self, id: &ContainerId, record: &Record, process: &Process) -> Result<Delivery, LifecycleError> {
+        let asked = Frozen::of(record)
+            .map_err(|error| error.to_string())
+            .and_then(|frozen| {
+                self.control(id, &frozen, process).map_err(|error| crate::report::chain(&error))
+            })
+            .and_then(|mut control| {
+                urunc_vmm::stop::request_shutdown(process.pidfd(), Shutdown::Control, Some(&mut control))
+                    .map_err(|error| crate::report::chain(&error))
+            });
+        match asked {
+            Ok(urunc_vmm::stop::Delivery::Delivered) => Ok(Delivery::Delivered),
+            Ok(urunc_vmm::stop::Delivery::Gone) => Ok(Delivery::Gone),
+            Err(error) => {
+                log::warn!(
+                    "cannot ask the guest of container {id} to shut down, so its monitor is ended: {error}"
+                );
+                Ok(process.signal(Signal::TERM)?)
+            }
+        }
+    }
+
+    /// A conversation with a running monitor.
+    fn control(
+        &self,
+        id: &ContainerId,
+        frozen: &Frozen,
+        process: &Process,
+    ) -> Result<Control, LifecycleError> {
+        let point = frozen.control.as_ref().ok_or_else(|| LifecycleError::NoControl { id: id.clone() })?;
+        let stream = match point {
+            ControlPoint::Qmp | ControlPoint::CloudHypervisor => {
+                let directory = self.store.directory(id)?;
+                let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", directory.as_raw_fd());
+                control::connect(Path::new(&path), CONTROL_PATIENCE)?
+            }
+            ControlPoint::Firecracker { path } => {
+                let root = format!("/proc/{}/root", process.pid());
+                let root =
+                    rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                        .map_err(|errno| LifecycleError::Wait { id: id.clone(), source: errno.into() })?;
+                let pid = rustix::process::Pid::from_raw(process.pid().get())
+                    .ok_or_else(|| LifecycleError::NoControl { id: id.clone() })?;
+                control::connect_below(root.as_fd(), path, pid, CONTROL_PATIENCE)?
+            }
+        };
+        Ok(Control::open(stream, point.protocol(), CONTROL_PATIENCE)?)
     }
 
     /// Releases what a dead container holds, and says whether it was dead. Another command may have removed it meanwhile:
@@ -136,6 +204,7 @@ mod tests {
         let winch = Signal::WINCH;
         for (signal, status, shutdown, action) in [
             (Signal::TERM, Status::Running, Shutdown::Terminate, Action::Deliver(Signal::TERM)),
+            (Signal::TERM, Status::Running, Shutdown::Control, Action::Ask),
             // Monitors section 9, number 23: spt and Firecracker ignore TERM as pid 1.
             (Signal::TERM, Status::Running, Shutdown::Kill, Action::Deliver(Signal::KILL)),
             (Signal::HUP, Status::Paused, Shutdown::Kill, Action::Deliver(Signal::KILL)),

@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use urunc_netns::{Handover, Mode};
 use urunc_rootfs::root::{
-    self, BootFile, Delivery, Device, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs, Owner, Proc,
-    Source, Target, Use,
+    self, BootFile, ByteSize, Delivery, Device, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs, Owner,
+    Proc, Scratch, Source, Target, Use,
 };
 use urunc_rootfs::{Image, ImageError};
 use urunc_state::Record;
 use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
 use urunc_vmm::{
-    Arch, Attachment, DeviceError, EncodeError, Guest, Host, Kernel, KernelImage, Launch, MacAddr, Machine,
-    Memory, Monitor, NetBackend, NetDevice, Network, Seccomp, Shutdown, TapHandover, UnknownArch, Warning,
-    Workload,
+    Arch, Attachment, ControlPoint, DeviceError, EncodeError, Guest, Host, Kernel, KernelImage, Launch,
+    MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Seccomp, Shutdown, TapHandover,
+    UnknownArch, Warning, Workload,
 };
 
 use super::{LifecycleError, network, probe};
@@ -33,6 +33,8 @@ use crate::config::{Config, HostNetwork, MonitorConfig};
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 /// The name that Knative gives the container with the user's workload.
 const KNATIVE_USER_CONTAINER: &str = "user-container";
+/// Room for a directory with a socket in it.
+const SOCKET_ROOM: ByteSize = ByteSize(64 * 1024);
 /// Where the monitor sees the kernel.
 const KERNEL: &str = "/boot/kernel";
 
@@ -154,6 +156,8 @@ pub(super) struct Frozen {
     pub(super) gid: u32,
     /// How the monitor is asked to end.
     pub(super) shutdown: Shutdown,
+    /// Where it is asked, if by a control interface.
+    pub(super) control: Option<ControlPoint>,
 }
 
 impl Frozen {
@@ -290,9 +294,11 @@ pub(super) fn plan(
         uid: bundle.spec.user.uid,
         gid: bundle.spec.user.gid,
         shutdown: Shutdown::Kill,
+        control: None,
     };
     let launch = frozen.rehearse()?;
     frozen.shutdown = launch.shutdown;
+    frozen.control = launch.control;
     let needs = needs(&frozen)?;
     let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
     Ok(ContainerPlan {
@@ -434,7 +440,11 @@ fn needs(frozen: &Frozen) -> Result<Needs, PlanError> {
             delivery: Delivery::Bind,
         }],
         devices,
-        scratch: Vec::new(),
+        scratch: files
+            .socket_dir
+            .iter()
+            .map(|path| Ok(Scratch { target: Target::new(path)?, size: SOCKET_ROOM }))
+            .collect::<Result<_, PlanError>>()?,
         proc: if files.proc { Proc::Masked } else { Proc::Absent },
         owner: Owner { uid: frozen.uid, gid: frozen.gid },
         label: None,

@@ -24,9 +24,10 @@ use super::{INIT_PATIENCE, LifecycleError, Runtime, probe, teardown};
 use crate::sandbox::channel::Channel;
 use crate::sandbox::init::START_SOCKET;
 use crate::sandbox::protocol::{Execute, ToStart};
+use crate::sandbox::watcher;
 
 /// Name of the monitor's control socket in the container's state directory.
-const CONTROL_SOCKET: &str = "control.sock";
+pub(super) const CONTROL_SOCKET: &str = "control.sock";
 
 impl Runtime {
     /// Boots the guest of a created container.
@@ -71,7 +72,7 @@ impl Runtime {
         if let Some(network) = &network {
             frozen.add_network(network.device.clone(), network.network.clone());
         }
-        let executed = execute(locked.dir(), &frozen, network.as_ref()).and_then(|()| {
+        let executed = execute(locked.dir(), &frozen, network.as_ref(), process).and_then(|()| {
             // End of file also comes when init is killed between `Executing` and `execve`.
             let died = probe::has_executed(process.pid()) == Some(false);
             if died { Err(StartError::Died) } else { Ok(()) }
@@ -87,12 +88,18 @@ impl Runtime {
 }
 
 /// Hands the plan to init and waits until it has become the monitor.
-fn execute(state: BorrowedFd<'_>, frozen: &Frozen, network: Option<&Attached>) -> Result<(), StartError> {
+fn execute(
+    state: BorrowedFd<'_>,
+    frozen: &Frozen,
+    network: Option<&Attached>,
+    process: &Process,
+) -> Result<(), StartError> {
     let launch = frozen.launch()?;
     for warning in &launch.warnings {
         log::debug!("{warning}");
     }
-    let descriptors = descriptors(state, &launch, frozen, network)?;
+    let mut descriptors = descriptors(state, &launch, frozen, network)?;
+    let events = events(&launch, &mut descriptors)?;
     let request = Execute {
         program: launch.program,
         args: launch.args,
@@ -102,7 +109,25 @@ fn execute(state: BorrowedFd<'_>, frozen: &Frozen, network: Option<&Attached>) -
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(|(_, fd)| fd.as_fd()).collect();
     let channel = Channel::connect(state, START_SOCKET)?;
     channel.send(&request, &borrowed)?;
-    wait_for_execve(&channel)
+    // A copy of the events' writing end that stayed open here would keep the watcher waiting for ever.
+    drop(descriptors);
+    wait_for_execve(&channel)?;
+    if let Some(events) = events {
+        watcher::spawn(events, process.pidfd())
+            .map_err(|source| StartError::Descriptor { what: "a watcher for resets", source })?;
+    }
+    Ok(())
+}
+
+/// The reading end of the monitor's events, if somebody has to end it when the guest resets.
+fn events(launch: &Launch, descriptors: &mut Vec<(i32, OwnedFd)>) -> Result<Option<OwnedFd>, StartError> {
+    let Some(inherit) = launch.inherit.iter().find(|inherit| inherit.role == Role::Events) else {
+        return Ok(None);
+    };
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| StartError::Descriptor { what: "a pipe for events", source: errno.into() })?;
+    descriptors.push((inherit.fd, writer));
+    Ok(Some(reader))
 }
 
 /// `executing` followed by end of file is the proof; anything else is a failure (design.md, principle 7).
@@ -136,6 +161,7 @@ fn descriptors(
         let fd = match inherit.role {
             Role::Control => control_listener(state)
                 .map_err(|source| StartError::Descriptor { what: "a control socket", source })?,
+            Role::Events => continue, // made by `events`
             Role::Tap(0) => network
                 .and_then(|network| network.tap.as_ref())
                 .ok_or_else(|| StartError::NoDescriptor("a TAP device".to_owned()))?

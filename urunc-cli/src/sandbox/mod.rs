@@ -14,5 +14,6 @@ pub mod privileges;
 pub mod protocol;
 pub mod spawn;
 mod sys;
+pub mod watcher;
 
 pub use sys::SignalFd;

@@ -10,6 +10,26 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "guests::qemu_without_kvm_emulates", needs: &[Need::Root, Need::Qemu], run: qemu_emulates },
     Test { name: "guests::spt_boots_the_demo_guest", needs: &[Need::Root, Need::Spt], run: spt_boots },
     Test { name: "guests::hvt_boots_the_demo_guest", needs: &[Need::Root, Need::Hvt], run: hvt_boots },
+    Test {
+        name: "guests::firecracker_boots_the_demo_guest",
+        needs: &[Need::Root, Need::Firecracker],
+        run: fc_boots,
+    },
+    Test {
+        name: "guests::cloud_hypervisor_boots_the_demo_guest",
+        needs: &[Need::Root, Need::CloudHypervisor],
+        run: ch_boots,
+    },
+    Test {
+        name: "guests::firecracker_asks_the_guest_to_shut_down",
+        needs: &[Need::Root, Need::Firecracker],
+        run: fc_stops,
+    },
+    Test {
+        name: "guests::cloud_hypervisor_asks_the_guest_to_shut_down",
+        needs: &[Need::Root, Need::CloudHypervisor],
+        run: ch_stops,
+    },
     Test { name: "guests::qemu_ends_on_a_stop_signal", needs: &[Need::Root, Need::Qemu], run: qemu_stops },
     Test { name: "guests::spt_ends_on_a_stop_signal", needs: &[Need::Root, Need::Spt], run: spt_stops },
     Test { name: "guests::hvt_ends_on_a_stop_signal", needs: &[Need::Root, Need::Hvt], run: hvt_stops },
@@ -52,6 +72,41 @@ fn spt_boots() -> Result<(), Failed> {
 fn hvt_boots() -> Result<(), Failed> {
     boots("hvt", "demo", "", 3);
     passed()
+}
+
+/// Firecracker and Cloud Hypervisor end with 0 whatever the guest says.
+fn fc_boots() -> Result<(), Failed> {
+    boots("firecracker", "demo", "", 0);
+    passed()
+}
+
+fn ch_boots() -> Result<(), Failed> {
+    boots("cloud-hypervisor", "demo", "", 0);
+    passed()
+}
+
+/// The guest is asked, and says so; it is not just ended.
+fn shuts_down(monitor: &str, request: &str) -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = scene.bundle("bundle", monitor, "demo", &["hold"]);
+    scene.create_ok(&bundle, "guest");
+    scene.ok(&["start", "guest"]);
+    assert!(eventually(|| scene.console().contains("holding")), "{}", scene.console());
+    let pid = scene.pid("guest");
+    scene.ok(&["kill", "guest", "TERM"]);
+    assert_eq!(reap(pid), 0);
+    assert!(scene.console().contains(request), "{}", scene.console());
+    scene.ok(&["delete", "guest"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn fc_stops() -> Result<(), Failed> {
+    shuts_down("firecracker", "ctrl-alt-del")
+}
+
+fn ch_stops() -> Result<(), Failed> {
+    shuts_down("cloud-hypervisor", "power button")
 }
 
 /// Monitors section 9, number 23: where the monitor ignores TERM as pid 1, the container still ends.

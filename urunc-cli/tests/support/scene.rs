@@ -24,6 +24,10 @@ pub(crate) enum Need {
     Spt,
     /// solo5-hvt and `/dev/kvm`.
     Hvt,
+    /// Firecracker and `/dev/kvm`.
+    Firecracker,
+    /// Cloud Hypervisor and `/dev/kvm`.
+    CloudHypervisor,
 }
 
 impl Need {
@@ -32,9 +36,9 @@ impl Need {
             Self::Root => rustix::process::geteuid().is_root(),
             Self::Qemu => in_path("qemu-system-x86_64").is_some() && demo("demo").exists(),
             Self::Spt => in_path("solo5-spt").is_some() && demo("demo-spt").exists(),
-            Self::Hvt => {
-                in_path("solo5-hvt").is_some() && demo("demo").exists() && fs::File::open("/dev/kvm").is_ok()
-            }
+            Self::Hvt => has_monitor("solo5-hvt"),
+            Self::Firecracker => has_monitor("firecracker"),
+            Self::CloudHypervisor => has_monitor("cloud-hypervisor"),
         }
     }
 
@@ -44,9 +48,16 @@ impl Need {
             Self::Qemu => "qemu",
             Self::Spt => "solo5-spt",
             Self::Hvt => "solo5-hvt",
+            Self::Firecracker => "firecracker",
+            Self::CloudHypervisor => "cloud-hypervisor",
         };
         std::env::var("URUNC_REQUIRE").is_ok_and(|required| required.split(',').any(|it| it == word))
     }
+}
+
+/// Whether a monitor that needs KVM can run the demo guest.
+fn has_monitor(program: &str) -> bool {
+    in_path(program).is_some() && demo("demo").exists() && fs::File::open("/dev/kvm").is_ok()
 }
 
 /// A program of `PATH`.

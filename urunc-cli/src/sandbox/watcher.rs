@@ -1,0 +1,41 @@
+//! A small process that ends a monitor whose guest has reset itself, for monitors that would boot it again for ever.
+//!
+//! It reads the monitor's events until the monitor is gone, which closes the pipe; so it can neither outlive the monitor
+//! nor end another process: it knows the monitor by its pidfd.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::process::{Signal, pidfd_send_signal};
+use rustix::thread::UnshareFlags;
+use urunc_vmm::control::{Watched, watch};
+
+use super::sys::{self, Cloned, Parentage};
+
+/// How long threads that have done their work may linger before we fork.
+const THREAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Starts a watcher of `events`, the reading end of the pipe that `monitor` writes to.
+///
+/// # Errors
+/// If it cannot be forked.
+pub fn spawn(events: OwnedFd, monitor: BorrowedFd<'_>) -> io::Result<()> {
+    urunc_netns::wait_single_threaded(std::time::Instant::now() + THREAD_PATIENCE)
+        .map_err(io::Error::other)?;
+    match sys::clone_process(UnshareFlags::empty(), Parentage::Child)? {
+        Cloned::Parent(_) => Ok(()),
+        Cloned::Child => {
+            // Nobody is there to tell about a failure; the worst that can happen is a guest that boots again.
+            let mut keep = [events.as_fd().as_raw_fd(), monitor.as_raw_fd()];
+            keep.sort_unstable();
+            log::set_max_level(log::LevelFilter::Off);
+            let _ = sys::close_all_except(&keep);
+            let _ = rustix::process::setsid();
+            if let Ok(Watched::Reset) = watch(File::from(events)) {
+                let _ = pidfd_send_signal(monitor, Signal::TERM);
+            }
+            sys::exit(0)
+        }
+    }
+}
