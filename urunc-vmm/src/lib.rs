@@ -29,6 +29,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! What works with what, and how each value reaches a guest, is in the crate's `GUESTS.md`.
+//!
 //! # What it leaves to others
 //! Running the monitor (descriptors, namespaces, `execve`), making TAP devices and disks, deciding which root file
 //! system a guest gets, and remembering any of it.

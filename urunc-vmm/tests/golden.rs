@@ -8,9 +8,9 @@ use std::{collections::BTreeSet, fmt::Write, fs, path::PathBuf};
 
 use support::kernel_for;
 use urunc_vmm::{
-    Access, Arch, Attachment, Disk, EncodeError, Guest, Host, Kernel, KernelImage, Kvm, KvmAccess, Launch,
-    Machine, Memory, Monitor, NetBackend, NetDevice, Network, Root, Share, ShareKind, TapHandover, Volume,
-    Workload, kernel::solo5::DeviceKind,
+    Access, Arch, Attachment, ConfigPlace, Disk, EncodeError, Guest, GuestConfig, Host, Kernel, KernelImage,
+    Kvm, KvmAccess, Launch, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Root, Share, ShareKind,
+    TapHandover, Volume, Workload, kernel::solo5::DeviceKind,
 };
 
 /// What a row of the matrix adds.
@@ -152,18 +152,28 @@ fn describe(result: Result<(Machine, Launch), String>) -> String {
         writeln!(text, "  descriptor {}: {:?}", inherit.fd, inherit.role).unwrap();
     }
     for document in &launch.documents {
-        let contents = String::from_utf8_lossy(&document.contents);
-        writeln!(text, "  descriptor {}: {} {contents:?}", document.fd, document.name).unwrap();
+        let contents = readable(&document.contents);
+        writeln!(text, "  descriptor {}: {} {contents}", document.fd, document.name).unwrap();
     }
-    if let Some(config) = &machine.boot.config {
-        let contents = String::from_utf8_lossy(&config.contents);
-        writeln!(text, "  configuration ({:?}): {contents:?}", config.place).unwrap();
+    // Elsewhere it is a document.
+    if let Some(GuestConfig { contents, place: ConfigPlace::InitrdFile(path) }) = &machine.boot.config {
+        writeln!(text, "  {path} in the initrd: {}", readable(contents)).unwrap();
     }
     writeln!(text, "  shutdown: {:?}, on reset: {:?}", launch.shutdown, launch.on_reset).unwrap();
     for omission in &machine.boot.omitted {
         writeln!(text, "  note: {omission}").unwrap();
     }
     text
+}
+
+/// Text as it would be in a program, but for the newlines that fill a sector.
+fn readable(contents: &[u8]) -> String {
+    let text = String::from_utf8_lossy(contents);
+    let trimmed = text.trim_end_matches('\n');
+    match text.len() - trimmed.len() {
+        0 | 1 => format!("{text:?}"),
+        newlines => format!("{trimmed:?} and {newlines} newlines"),
+    }
 }
 
 fn golden(name: &str, found: &str) {

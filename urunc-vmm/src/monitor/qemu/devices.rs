@@ -71,6 +71,7 @@ impl Bus {
 
     fn device(self, kind: &str) -> Options {
         if !self.is_pci() {
+            // Their addresses descend, but ACPI lists them in the order of the command line (seen with Linux 6.1).
             return Options::bare(&format!("{kind}-device"));
         }
         let device = Options::bare(&format!("{kind}-pci"));
