@@ -30,7 +30,8 @@ pub use create::{Console, CreateRequest, Created};
 pub use delete::Force;
 pub use error::{LifecycleError, StartError};
 pub use list::Entry;
-pub use plan::{Rehearsal, find_monitor, rehearse};
+pub use network::NetworkError;
+pub use plan::{PlanError, Rehearsal, find_monitor, rehearse};
 pub use run::{RunRequest, Waiting};
 pub use teardown::TeardownError;
 
