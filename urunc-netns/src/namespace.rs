@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -109,11 +110,17 @@ impl NetNs {
         // NONBLOCK, for the path may be a fifo; it means nothing to a namespace.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            rustix::io::Errno::NOENT => NsError::Missing { path: path.to_owned() },
+            Errno::NOENT => NsError::Missing { path: path.to_owned() },
             errno => NsError::Open { path: path.to_owned(), source: errno.into() },
         })?;
-        if sys::namespace_type(&fd) != Ok(NETWORK) {
-            return Err(NsError::NotNetwork { path: path.to_owned() });
+        match sys::namespace_type(&fd) {
+            Ok(NETWORK) => {}
+            // What other files, and other namespaces, answer.
+            Ok(_) | Err(Errno::NOTTY | Errno::INVAL | Errno::OPNOTSUPP) => {
+                return Err(NsError::NotNetwork { path: path.to_owned() });
+            }
+            // No answer: whoever takes "not a namespace" for "gone" would leave everything in it.
+            Err(errno) => return Err(NsError::Open { path: path.to_owned(), source: errno.into() }),
         }
         let stat = rustix::fs::fstat(&fd)
             .map_err(|errno| NsError::Open { path: path.to_owned(), source: errno.into() })?;
