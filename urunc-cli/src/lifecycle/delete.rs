@@ -42,6 +42,7 @@ impl Runtime {
     }
 
     fn delete_existing(&self, id: &ContainerId, force: Force) -> Result<(), LifecycleError> {
+        let mut unreadable = false;
         if force == Force::Yes {
             // Before the lock: a command that hangs with the lock held may be waiting for this very process.
             match self.store.read(id) {
@@ -50,13 +51,13 @@ impl Runtime {
                         kill_and_wait(id, &process)?;
                     }
                 }
-                // Looked at again with the lock held.
-                Err(error) if salvage::is_unreadable(&error) => {}
+                // Looked at again with the lock held: only what fails twice is given up.
+                Err(error) if salvage::is_unreadable(&error) => unreadable = true,
                 Err(error) => return Err(error.into()),
             }
         }
         let locked = match self.lock(id) {
-            Err(LifecycleError::Store(error)) if force == Force::Yes && salvage::is_unreadable(&error) => {
+            Err(LifecycleError::Store(error)) if unreadable && salvage::is_unreadable(&error) => {
                 return self.salvage(id, error);
             }
             result => result?,
