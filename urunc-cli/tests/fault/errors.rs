@@ -11,9 +11,10 @@ use crate::trace::{Act, Ended};
 /// A full disk, no descriptors, no memory, a broken disk, a signal.
 const ERRORS: [i32; 5] = [libc::ENOSPC, libc::EMFILE, libc::ENOMEM, libc::EIO, libc::EINTR];
 
-/// Calls that cannot fail, or not in one of these ways. That of `getrandom` makes the standard library panic on purpose
-/// (`library/std/src/sys/random/linux.rs`); the store's own use of it is tested in `urunc-state`.
-const CANNOT_FAIL: [i64; 13] = [
+/// Calls that cannot fail, or not in one of these ways; the C and Rust libraries abort if they do all the same. (That of
+/// `getrandom` makes the standard library panic on purpose, see `library/std/src/sys/random/linux.rs`; the store's own
+/// use of it is tested in `urunc-state`.)
+const CANNOT_FAIL: [i64; 16] = [
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_getpid,
@@ -27,11 +28,21 @@ const CANNOT_FAIL: [i64; 13] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_yield,
     libc::SYS_getrandom,
+    libc::SYS_futex,
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
 ];
 
-/// Calls by which the allocator gets memory: a Rust program without memory is aborted, and that is like being killed.
-const MEMORY: [i64; 5] =
-    [libc::SYS_brk, libc::SYS_mmap, libc::SYS_mremap, libc::SYS_munmap, libc::SYS_madvise];
+/// Calls by which the allocator and threads get memory: a Rust program without memory is aborted, and that is like being
+/// killed.
+const MEMORY: [i64; 6] = [
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_mprotect,
+];
 
 pub(crate) fn alone() -> Result<(), Failed> {
     sweep(Kind::Alone)
@@ -55,7 +66,15 @@ fn sweep(kind: Kind) -> Result<(), Failed> {
         .filter(|place| !is_one_of(place.number, &CANNOT_FAIL))
         .enumerate()
         .flat_map(|(index, place)| {
-            let errors = if all { &ERRORS[..] } else { &ERRORS[index % ERRORS.len()..][..1] };
+            // Of other errors of closing a directory the standard library thinks that they cannot be.
+            let close = is_one_of(place.number, &[libc::SYS_close]);
+            let errors = if close {
+                &[libc::EINTR][..]
+            } else if all {
+                &ERRORS[..]
+            } else {
+                &ERRORS[index % ERRORS.len()..][..1]
+            };
             errors.iter().map(move |errno| (place, Act::Fail(*errno)))
         })
         .collect();

@@ -52,7 +52,7 @@ impl Place {
     }
 
     pub(crate) fn fault(&self, act: Act) -> Fault {
-        Fault { process: self.process, call: self.call, act }
+        Fault { process: self.process, call: self.call, number: self.number, act }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Kill(Moment),
-    /// The call is not made, but fails with this error.
+    /// The call fails with this error; except for `close`, nothing comes of it.
     Fail(i32),
     /// The process stands still before the call until it is told to go on.
     Pause,
@@ -40,6 +40,8 @@ pub(crate) enum Act {
 pub(crate) struct Fault {
     pub(crate) process: usize,
     pub(crate) call: usize,
+    /// The number of the call that is expected there; another one is not let fail.
+    pub(crate) number: u64,
     pub(crate) act: Act,
 }
 
@@ -253,15 +255,19 @@ impl Tracer {
         if self.is_due(pid, Moment::Before) {
             return self.kill(pid);
         }
-        if let Some(Fault { process, call, act }) = self.fault
-            && (process, call) == (number, self.calls[number].len() - 1)
+        if let Some(Fault { process, call: index, number: expected, act }) = self.fault
+            && (process, index) == (number, self.calls[number].len() - 1)
             && !self.fired
         {
             match act {
                 // After it.
                 Act::Kill(_) => {}
+                Act::Fail(_) if call != expected => {}
                 Act::Fail(errno) => {
-                    sys::skip_call(pid);
+                    // The kernel closes in any case, and then says what went wrong.
+                    if call != libc::SYS_close.cast_unsigned() {
+                        sys::skip_call(pid);
+                    }
                     self.tracee(pid).failing = Some(errno);
                     self.fired = true;
                 }
@@ -289,7 +295,7 @@ impl Tracer {
     fn is_due(&mut self, pid: libc::pid_t, now: Moment) -> bool {
         let number = self.tracee(pid).number;
         let latest = self.calls[number].len().checked_sub(1);
-        matches!(self.fault, Some(Fault { process, call, act: Act::Kill(moment) })
+        matches!(self.fault, Some(Fault { process, call, act: Act::Kill(moment), .. })
             if !self.fired && process == number && Some(call) == latest && moment == now)
     }
 
