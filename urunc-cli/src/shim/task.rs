@@ -411,11 +411,16 @@ impl Task {
         self.runtime.call(&self.children, "update", &arguments, Use::Input(resources)).map(drop)
     }
 
-    /// The numbers of the container's processes, and which of them were added.
+    /// The numbers of the container's processes, and which of them were added. One that has ended is still named until it is deleted: containerd 1.7 and
+    /// later take a shim without any process for a leaked one when they restart, and would lose how the container ended.
     ///
     /// # Errors
     /// What the runtime fails with.
     pub fn pids(&self) -> Result<Vec<(u32, Option<String>)>, ShimError> {
+        let process = self.snapshot("")?;
+        if matches!(process.stage, Stage::Stopped(_)) {
+            return Ok(vec![(process.pid, None)]);
+        }
         let arguments: [&OsStr; 2] = ["--format".as_ref(), "json".as_ref()];
         let output = self.runtime.call(&self.children, "ps", &arguments, Use::Output)?;
         let pids: Vec<u32> = serde_json::from_slice(&output)

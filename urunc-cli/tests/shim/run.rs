@@ -1,0 +1,124 @@
+//! Guests from start to end, with `ctr`.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use libtest_mimic::Failed;
+
+use crate::Test;
+use crate::containerd::{Containerd, Need, describe, eventually, guest, plain, qemu, shown};
+
+const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
+const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
+
+pub(crate) const TESTS: &[Test] = &[
+    Test { name: "run::a_guest_prints_and_its_status_is_returned", needs: GUEST, run: status },
+    Test {
+        name: "run::qemu_works_as_well",
+        needs: &[Need::Root, Need::Containerd, Need::Qemu],
+        run: with_qemu,
+    },
+    Test { name: "run::a_detached_guest_is_listed_and_killed", needs: GUEST, run: detached },
+    Test { name: "run::events_come_once_and_in_order", needs: GUEST, run: events },
+    Test { name: "run::what_is_no_unikernel_runs_under_runc", needs: RUNC, run: delegated },
+    Test { name: "run::many_containers_leave_nothing", needs: GUEST, run: many },
+];
+
+fn status() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[guest()]);
+    let output = containerd.run(&["--rm"], &guest(), "guest", &["hello", "exit=3"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("Hello from the urunc demo unikernel"),
+        "{}\n{}",
+        describe(&output),
+        containerd.log()
+    );
+    assert!(text.contains("word 2: exit=3"), "{}", describe(&output));
+    assert_eq!(output.status.code(), shown(3), "{}", describe(&output));
+    containerd.assert_clean();
+    Ok(())
+}
+
+fn with_qemu() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[qemu()]);
+    let output = containerd.run(&["--rm"], &qemu(), "guest", &["hello", "exit=3"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("word 2: exit=3"), "{}", describe(&output));
+    // isa-debug-exit reports (status << 1) | 1.
+    assert_eq!(output.status.code(), Some(7), "{}", describe(&output));
+    containerd.assert_clean();
+    Ok(())
+}
+
+fn detached() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[guest()]);
+    containerd.detach(&[], &guest(), "guest", &["hold"]);
+    let (pid, status) = containerd.task("guest").unwrap();
+    assert_eq!(status, "RUNNING");
+    assert!(containerd.ok(&["task", "ps", "guest"]).contains(&pid.to_string()));
+    assert!(containerd.ok(&["task", "metrics", "guest"]).contains("memory"));
+    // A signal that means nothing to the monitor does not end it.
+    containerd.ok(&["task", "kill", "--signal", "WINCH", "guest"]);
+    assert_eq!(containerd.status("guest"), "RUNNING");
+    // Not while it runs.
+    assert!(!containerd.ctr(&["task", "rm", "guest"]).status.success());
+    containerd.ok(&["task", "kill", "guest"]);
+    assert!(eventually(|| containerd.status("guest") == "STOPPED"));
+    containerd.ctr(&["task", "rm", "guest"]);
+    containerd.ok(&["containers", "rm", "guest"]);
+    containerd.assert_clean();
+    Ok(())
+}
+
+/// What containerd is told of one container, as topics.
+fn events() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[guest()]);
+    let mut listener = containerd.command(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+    // A sign that it listens: containerd tells of the first thing that happens after it has subscribed.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    let label = || containerd.ctr(&["namespaces", "label", &containerd.namespace, "x=y"]);
+    assert!(eventually(|| {
+        label();
+        receiver.try_recv().is_ok()
+    }));
+    let output = containerd.run(&["--rm"], &guest(), "guest", &["hello", "exit=3"]);
+    assert_eq!(output.status.code(), shown(3), "{}", describe(&output));
+    let mut topics = Vec::new();
+    while topics.last().is_none_or(|topic| topic != "/tasks/delete") {
+        let line = receiver.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+        let topic = line.split_whitespace().find(|word| word.starts_with("/tasks/")).map(str::to_owned);
+        topics.extend(topic);
+    }
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    Ok(())
+}
+
+fn delegated() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    let output = containerd.run(&["--rm"], &plain(), "c", &["/bin/sh", "-c", "echo hi from $$; exit 7"]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "hi from 1\n",
+        "{}\n{}",
+        describe(&output),
+        containerd.log()
+    );
+    assert_eq!(output.status.code(), Some(7));
+    containerd.assert_clean();
+    Ok(())
+}
+
+fn many() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[guest()]);
+    for round in 0..10 {
+        let id = format!("guest{round}");
+        let output = containerd.run(&["--rm"], &guest(), &id, &["hello", "exit=1"]);
+        assert_eq!(output.status.code(), shown(1), "{}\n{}", describe(&output), containerd.log());
+    }
+    containerd.assert_clean();
+    Ok(())
+}
