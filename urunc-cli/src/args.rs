@@ -39,7 +39,7 @@ pub struct GlobalArgs {
     #[arg(long)]
     pub debug: bool,
 
-    /// Have systemd manage the cgroups (accepted; see `urunc features`)
+    /// Have systemd manage the cgroups (not supported: `create` and `run` refuse it)
     #[arg(long)]
     pub systemd_cgroup: bool,
 

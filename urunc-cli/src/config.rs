@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use urunc_vmm::{Kvm, Monitor};
 
+use crate::cgroup::Accounting;
+
 /// Where the configuration is read from unless [`PATH_VARIABLE`] names another file.
 pub const DEFAULT_PATH: &str = "/etc/urunc/config.toml";
 /// Environment variable that names another configuration file.
@@ -80,6 +82,8 @@ pub struct Runtime {
     pub kvm: Kvm,
     /// What a container in the host's own network namespace gets.
     pub host_network: HostNetwork,
+    /// Whether a monitor's own memory comes on top of a container's limit or out of it.
+    pub memory: Accounting,
     /// The runtime that gets the containers that are no unikernels: a path, or a name to be searched in `PATH`.
     pub delegate: PathBuf,
     /// Go urunc's switch to its libcontainer mode; there is one mode here.
@@ -105,6 +109,7 @@ impl Default for Runtime {
         Self {
             kvm: Kvm::default(),
             host_network: HostNetwork::default(),
+            memory: Accounting::default(),
             delegate: "runc".into(),
             libcontainer: false,
             vaccel: false,

@@ -6,6 +6,7 @@
 //! | [`commands`] | from arguments to verbs, and from results to output |
 //! | [`lifecycle`] | the verbs: create, start, kill, delete, run, state, list |
 //! | [`bundle`] | what the caller hands over: `config.json`, annotations, `urunc.json` |
+//! | [`cgroup`] | the container's control group |
 //! | [`config`] | what the administrator decided |
 //! | [`sandbox`] | the process that becomes the monitor |
 //! | [`shim`] | the process between containerd and a pod's containers: the second binary |
@@ -15,6 +16,7 @@
 
 pub mod args;
 pub mod bundle;
+pub mod cgroup;
 pub mod commands;
 pub mod config;
 pub mod lifecycle;

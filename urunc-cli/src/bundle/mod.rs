@@ -4,6 +4,7 @@
 
 pub mod annotations;
 mod namespaces;
+mod resources;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use oci_spec::runtime::Spec;
 
 pub use annotations::{GuestConfig, ImagePath};
 pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
+pub use resources::ResourceError;
 pub use spec::{ContainerSpec, Mount, SpecError, Terminal, User, WindowSize};
 
 /// Why a bundle cannot be used.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec};
 
 use super::namespaces::{NamespaceError, Namespaces};
+use super::resources::{self, ResourceError};
+use crate::cgroup::{Limit, Resources};
 
 /// What is wrong with a specification.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +22,9 @@ pub enum SpecError {
     /// The namespaces cannot be used.
     #[error(transparent)]
     Namespaces(#[from] NamespaceError),
-    /// A memory limit is not a size.
-    #[error("linux.resources.memory.limit is {0}; use a number of bytes, or -1 for no limit")]
-    MemoryLimit(i64),
+    /// A resource limit cannot be used.
+    #[error(transparent)]
+    Resources(#[from] ResourceError),
     /// A text contains a NUL byte, which no process argument can carry.
     #[error("{0} contains a NUL character")]
     Nul(&'static str),
@@ -107,7 +109,12 @@ pub struct ContainerSpec {
     pub hostname: Option<String>,
     /// `linux.namespaces`
     pub namespaces: Namespaces,
-    /// `linux.resources.memory.limit` in bytes, if there is one.
+    /// `linux.cgroupsPath`
+    pub cgroups_path: Option<PathBuf>,
+    /// `linux.resources`
+    pub resources: Resources,
+    /// Memory for the guest in bytes: at first `linux.resources.memory.limit`, if there is one, and then what the monitor
+    /// leaves of it.
     pub memory_limit: Option<u64>,
     /// Whether `linux.seccomp` is there; without it the monitor's own filter is off (design.md section 8).
     pub seccomp: bool,
@@ -131,7 +138,11 @@ impl ContainerSpec {
         let env = process.env().clone().unwrap_or_default();
         no_nul("process.args", &args)?;
         no_nul("process.env", &env)?;
-        let limit = linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(|m| m.limit());
+        let resources = linux.resources().as_ref().map(resources::convert).transpose()?.unwrap_or_default();
+        let memory_limit = match resources.memory.limit {
+            Some(Limit::At(bytes)) => Some(bytes),
+            Some(Limit::Unlimited) | None => None,
+        };
         let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
         if let Some(name) = &hostname
             && name.len() > 64
@@ -154,7 +165,9 @@ impl ContainerSpec {
             mounts: spec.mounts().iter().flatten().map(mount).collect(),
             hostname,
             namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
-            memory_limit: memory_limit(limit)?,
+            cgroups_path: linux.cgroups_path().clone(),
+            resources,
+            memory_limit,
             seccomp: linux.seccomp().is_some(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         })
@@ -167,14 +180,6 @@ fn mount(mount: &oci_spec::runtime::Mount) -> Mount {
         kind: mount.typ().clone(),
         source: mount.source().clone(),
         options: mount.options().clone().unwrap_or_default(),
-    }
-}
-
-/// -1 and 0 mean "no limit" to the callers of runtimes.
-fn memory_limit(limit: Option<i64>) -> Result<Option<u64>, SpecError> {
-    match limit {
-        None | Some(-1 | 0) => Ok(None),
-        Some(bytes) => u64::try_from(bytes).map(Some).map_err(|_| SpecError::MemoryLimit(bytes)),
     }
 }
 

@@ -13,7 +13,9 @@ use urunc_state::{ContainerId, StoreError};
 
 use crate::args::{Args, BundleArgs, Command, GlobalArgs, ListArgs, OutputFormat, PsArgs, RunArgs};
 use crate::config::{self, Config, ConfigError};
-use crate::lifecycle::{self, Console, CreateRequest, Force, LifecycleError, RunRequest, Runtime, Waiting};
+use crate::lifecycle::{
+    self, CgroupDriver, Console, CreateRequest, Force, LifecycleError, RunRequest, Runtime, Waiting,
+};
 use crate::logger::{self, LogError};
 
 /// Why a command failed.
@@ -88,11 +90,12 @@ fn decides_by_configuration(command: &Command) -> bool {
 
 fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
     log::debug!("urunc {}: {:?}", env!("CARGO_PKG_VERSION"), args.command);
+    let driver = if args.global.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
     let runtime = || Runtime::open(args.global.root.as_deref(), config.clone());
     match args.command {
         Command::Create(create) => {
             let (id, request) = (create.id, create.bundle);
-            runtime()?.create(&create_request(id, request)?)?;
+            runtime()?.create(&create_request(id, request, driver)?)?;
         }
         Command::Start(start) => runtime()?.start(&ContainerId::new(start.id)?)?,
         Command::State(state) => print_json(&runtime()?.state(&ContainerId::new(state.id)?)?)?,
@@ -102,7 +105,7 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
             runtime()?.delete(&ContainerId::new(delete.id)?, force)?;
         }
         Command::Run(run) => {
-            let request = run_request(run)?;
+            let request = run_request(run, driver)?;
             return Ok(ExitCode::from(runtime()?.run(&request)?));
         }
         Command::List(list) => print_list(&runtime()?, &list)?,
@@ -130,17 +133,22 @@ fn set_up_log(global: &GlobalArgs, config: Option<&Config>) -> Result<(), LogErr
     logger::install(global.log.as_deref(), global.log_format, level)
 }
 
-fn create_request(id: String, bundle: BundleArgs) -> Result<CreateRequest, CommandError> {
+fn create_request(
+    id: String,
+    bundle: BundleArgs,
+    cgroups: CgroupDriver,
+) -> Result<CreateRequest, CommandError> {
     Ok(CreateRequest {
         id: ContainerId::new(id)?,
         bundle: bundle.bundle,
         console: bundle.console_socket.map_or(Console::None, Console::Socket),
         pid_file: bundle.pid_file,
+        cgroups,
     })
 }
 
-fn run_request(run: RunArgs) -> Result<RunRequest, CommandError> {
-    let mut create = create_request(run.id, run.bundle)?;
+fn run_request(run: RunArgs, driver: CgroupDriver) -> Result<RunRequest, CommandError> {
+    let mut create = create_request(run.id, run.bundle, driver)?;
     let waiting = match (run.detach, run.keep) {
         (true, _) => Waiting::Detach,
         (false, true) => Waiting::ForegroundKeep,

@@ -19,6 +19,7 @@ use urunc_state::{AbsolutePath, ContainerId, Event, Locked, Origin, PidFile, Pro
 use urunc_vmm::Warning;
 
 use super::kill::kill_and_wait;
+use super::limits::{Limits, LimitsError};
 use super::plan::{self, BootSource, ContainerPlan};
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::bundle::annotations::{self, FILE};
@@ -44,6 +45,16 @@ pub enum Console {
     None,
 }
 
+/// Who makes control groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// We do.
+    #[default]
+    Cgroupfs,
+    /// systemd; not supported.
+    Systemd,
+}
+
 /// What to create.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
@@ -55,6 +66,8 @@ pub struct CreateRequest {
     pub console: Console,
     /// File that its process id is written to.
     pub pid_file: Option<PathBuf>,
+    /// Who makes its control group.
+    pub cgroups: CgroupDriver,
 }
 
 /// A created container, as its parent process sees it.
@@ -72,8 +85,14 @@ impl Runtime {
     /// # Errors
     /// [`LifecycleError`]; nothing is left behind then.
     pub fn create(&self, request: &CreateRequest) -> Result<Created, LifecycleError> {
-        let (bundle, image, guest) = open_bundle(&request.bundle)?;
+        let (mut bundle, image, guest) = open_bundle(&request.bundle)?;
         check_console(&bundle, &request.console)?;
+        if request.cgroups == CgroupDriver::Systemd {
+            return Err(LimitsError::Systemd.into());
+        }
+        let directory = self.store.path().join(request.id.as_str());
+        let mut limits = Limits::decide(&bundle.spec, guest.monitor, self.config.runtime.memory, &directory)?;
+        bundle.spec.memory_limit = limits.guest_memory();
         let plan = plan::plan(&bundle, &guest, &image, &self.config)?;
         for warning in &plan.warnings {
             match warning {
@@ -82,10 +101,12 @@ impl Runtime {
                 _ => log::warn!("{warning}"),
             }
         }
-        let (origin, record) = self.describe(request, &bundle, &guest, &plan)?;
+        limits.complete(&plan.root)?;
+        let (mut origin, mut record) = self.describe(request, &bundle, &guest, &plan)?;
+        limits.note(&mut origin, &mut record)?;
         let pid_file = origin.pid_file.clone();
         let mut locked = self.store.create(&origin, record)?;
-        match bring_up(&mut locked, &bundle, &plan, &request.console, pid_file.as_ref()) {
+        match bring_up(&mut locked, &bundle, &plan, &limits, &request.console, pid_file.as_ref()) {
             Ok(created) => Ok(created),
             Err(error) => match teardown::destroy(&self.store, locked) {
                 Ok(()) => Err(error),
@@ -169,6 +190,7 @@ fn bring_up(
     locked: &mut Locked,
     bundle: &Bundle,
     plan: &ContainerPlan,
+    limits: &Limits,
     console: &Console,
     pid_file: Option<&PidFile>,
 ) -> Result<Created, LifecycleError> {
@@ -178,16 +200,18 @@ fn bring_up(
     let (ours, theirs) = streams(&bundle.spec, console)?;
     let listener = Listener::bind(locked.dir(), START_SOCKET)?;
     let (channel, init_channel) = Channel::pair()?;
+    let cgroup = limits.make().map_err(LimitsError::from)?;
     let setup = Setup {
         create: init_channel,
         listener,
         streams: theirs,
+        cgroup,
         root,
         namespaces: bundle.spec.namespaces.clone(),
         hostname: bundle.spec.hostname.clone(),
         user: bundle.spec.user.clone(),
     };
-    let pidfd = match spawn::spawn(&bundle.spec.namespaces)? {
+    let pidfd = match spawn::spawn(&bundle.spec.namespaces, setup.cgroup.unified())? {
         Spawned::Init => init::run(setup),
         Spawned::Parent(pidfd) => pidfd,
     };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use urunc_state::{ContainerId, PidFileError, ProcessError, Status, StoreError};
 
+use super::limits::LimitsError;
 use super::network::NetworkError;
 use super::plan::PlanError;
 use super::teardown::TeardownError;
@@ -53,6 +54,9 @@ pub enum LifecycleError {
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The limits cannot be applied.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The pid file.
     #[error(transparent)]
     PidFile(#[from] PidFileError),

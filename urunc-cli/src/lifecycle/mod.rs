@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod error;
 mod kill;
+mod limits;
 mod list;
 mod network;
 mod plan;
@@ -26,9 +27,10 @@ use urunc_state::{ContainerId, Deadline, Locked, Store};
 
 use crate::config::Config;
 
-pub use create::{Console, CreateRequest, Created};
+pub use create::{CgroupDriver, Console, CreateRequest, Created};
 pub use delete::Force;
 pub use error::{LifecycleError, StartError};
+pub use limits::LimitsError;
 pub use list::Entry;
 pub use network::NetworkError;
 pub use plan::{PlanError, Rehearsal, find_monitor, rehearse};

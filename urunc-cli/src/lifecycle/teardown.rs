@@ -7,7 +7,9 @@
 use urunc_state::{Event, Locked, Record, Resource, Status, Store};
 
 use super::LifecycleError;
+use super::limits::{self, Recorded};
 use super::network::{self, NetworkReleaseError};
+use crate::cgroup::ReleaseError;
 
 /// Everything that could not be released.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,17 @@ pub(super) enum ResourceError {
     /// The network attachment.
     #[error("{}", crate::report::chain(.0))]
     Network(#[from] NetworkReleaseError),
+    /// What the record lists cannot be understood.
+    #[error("{kind}, because the record's data for it cannot be understood: {source}")]
+    Data {
+        /// The resource's kind.
+        kind: String,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// The control group.
+    #[error(transparent)]
+    Cgroup(#[from] ReleaseError),
 }
 
 /// Releases what the record lists, last acquired first. The process must be dead. `reason` is kept for `state`.
@@ -43,6 +56,8 @@ pub(super) enum ResourceError {
 /// [`LifecycleError::Teardown`] lists what is left, which stays in the record; [`LifecycleError::Store`] if the record cannot be written.
 pub(super) fn release(locked: &mut Locked, reason: Option<String>) -> Result<(), LifecycleError> {
     let mut record = locked.record().clone();
+    // Before the control group goes, which alone knows.
+    let reason = reason.or_else(|| limits::oom_reason(&record));
     let mut left = Vec::new();
     let mut errors = Vec::new();
     while let Some(resource) = record.urunc.resources.pop() {
@@ -85,6 +100,11 @@ fn release_one(resource: &Resource, record: &Record) -> Result<(), ResourceError
     // Each library that acquires something adds its kind here.
     if network::is_network(resource) {
         return Ok(network::release(resource, record.urunc.network_namespace.as_deref())?);
+    }
+    if resource.kind == limits::KIND {
+        let recorded = Recorded::from_resource(resource)
+            .map_err(|source| ResourceError::Data { kind: resource.kind.clone(), source })?;
+        return Ok(recorded.release()?);
     }
     Err(ResourceError::Unknown { kind: resource.kind.clone(), schema: resource.schema })
 }

@@ -14,6 +14,7 @@ use super::privileges;
 use super::protocol::{Execute, Failure, FromCreate, ToCreate, ToStart};
 use super::sys;
 use crate::bundle::{NamespaceKind, Namespaces, User};
+use crate::cgroup::Entrance;
 
 /// Name of the start socket in the container's state directory.
 pub const START_SOCKET: &str = "init.sock";
@@ -30,6 +31,8 @@ pub struct Setup {
     pub listener: Listener,
     /// What the container's standard streams are.
     pub streams: Streams,
+    /// The way into the container's control group.
+    pub cgroup: Entrance,
     /// The monitor's root, opened in create's mount namespace.
     pub root: PreparedRoot,
     /// The container's namespaces.
@@ -62,8 +65,8 @@ impl Streams {
 
 /// Runs init. On every failure the process exits after having said why.
 pub fn run(setup: Setup) -> ! {
-    let Setup { create, listener, streams, root, namespaces, hostname, user } = setup;
-    let ready = isolate(&create, &listener, &streams, &root)
+    let Setup { create, listener, streams, cgroup, root, namespaces, hostname, user } = setup;
+    let ready = isolate(&create, &listener, &streams, &cgroup, &root)
         .and_then(|()| take_streams(streams))
         .and_then(|()| wait_for_proceed(&create))
         .and_then(|()| name_host(&namespaces, hostname.as_deref()))
@@ -95,10 +98,13 @@ fn isolate(
     create: &Channel,
     listener: &Listener,
     streams: &Streams,
+    cgroup: &Entrance,
     root: &PreparedRoot,
 ) -> Result<(), Failure> {
     // The log file is among what is closed; its number will be somebody else's.
     log::set_max_level(log::LevelFilter::Off);
+    // Before anything else is done, so that nothing of this process is counted elsewhere.
+    cgroup.enter().map_err(|error| Failure::step("cannot enter the container's cgroup", &error))?;
     // Not dumpable: other processes of a joined pid namespace cannot ptrace init while it is privileged.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(step("cannot become undumpable"))?;

@@ -9,7 +9,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
@@ -60,24 +60,24 @@ pub enum Spawned {
     Init,
 }
 
-/// Clones init into `namespaces`.
+/// Clones init into `namespaces` and the cgroup v2 directory `cgroup`.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left behind then.
-pub fn spawn(namespaces: &Namespaces) -> Result<Spawned, SpawnError> {
+pub fn spawn(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned, SpawnError> {
     let flags = namespaces.clone_flags();
     if namespaces.join.is_empty() {
-        return match sys::clone_process(flags, Parentage::Child).map_err(SpawnError::Clone)? {
+        return match sys::clone_process(flags, Parentage::Child, cgroup).map_err(SpawnError::Clone)? {
             Cloned::Child => Ok(Spawned::Init),
             Cloned::Parent(pidfd) => Ok(Spawned::Parent(pidfd)),
         };
     }
     let targets = open_targets(namespaces)?;
     let (ours, theirs) = Channel::pair()?;
-    match sys::clone_process(UnshareFlags::empty(), Parentage::Child).map_err(SpawnError::Clone)? {
+    match sys::clone_process(UnshareFlags::empty(), Parentage::Child, None).map_err(SpawnError::Clone)? {
         Cloned::Child => {
             drop(ours);
-            match join_and_clone(&targets, flags) {
+            match join_and_clone(&targets, flags, cgroup) {
                 Ok(Cloned::Child) => Ok(Spawned::Init),
                 Ok(Cloned::Parent(pidfd)) => {
                     // If create is gone, init notices by itself: its own conversation with create has ended too.
@@ -125,7 +125,11 @@ fn open_targets(namespaces: &Namespaces) -> Result<Vec<(NamespaceKind, OwnedFd)>
         .collect()
 }
 
-fn join_and_clone(targets: &[(NamespaceKind, OwnedFd)], flags: UnshareFlags) -> Result<Cloned, Failure> {
+fn join_and_clone(
+    targets: &[(NamespaceKind, OwnedFd)],
+    flags: UnshareFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Cloned, Failure> {
     // Inherited by init, which others in a joined pid namespace can see from its first moment on.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| Failure::step("cannot become undumpable", &errno.into()))?;
@@ -137,7 +141,7 @@ fn join_and_clone(targets: &[(NamespaceKind, OwnedFd)], flags: UnshareFlags) -> 
             )
         })?;
     }
-    sys::clone_process(flags, Parentage::Sibling)
+    sys::clone_process(flags, Parentage::Sibling, cgroup)
         .map_err(|error| Failure::step("cannot clone the container's process", &error))
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::thread::UnshareFlags;
 use urunc_state::Signal;
 
@@ -28,12 +29,18 @@ pub(super) enum Parentage {
     Sibling,
 }
 
-/// Forks this process into new `namespaces`, as `clone3(2)` does.
+/// Forks this process into new `namespaces` and the cgroup v2 directory `cgroup`, as `clone3(2)` does.
 ///
 /// # Errors
 /// What the system says, or `EBUSY` if this process has more than one thread: a copy of such a process may hold locks
 /// that nobody will ever release.
-pub(super) fn clone_process(namespaces: UnshareFlags, parentage: Parentage) -> io::Result<Cloned> {
+pub(super) fn clone_process(
+    namespaces: UnshareFlags,
+    parentage: Parentage,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Cloned> {
+    /// Linux 5.7 (`linux/sched.h`); `libc` has no constant that fits all 64 bits.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     require_single_thread()?;
     let mut flags = u64::from(namespaces.bits()) | u64::from(libc::CLONE_PIDFD.cast_unsigned());
     let mut exit_signal = libc::SIGCHLD;
@@ -47,13 +54,17 @@ pub(super) fn clone_process(namespaces: UnshareFlags, parentage: Parentage) -> i
     args.flags = flags;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = u64::from(exit_signal.cast_unsigned());
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
     let size = size_of::<libc::clone_args>();
     // SAFETY: `args` and `pidfd` live until the call returns; no CLONE_VM, so the child works on a copy of this
     // single-threaded process's memory, and returning in it is as sound as returning from fork(2).
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
-    let is_missing = pid == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS);
+    let without_clone3 = pid == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS);
     // A new time namespace cannot be had from clone(2): its flag lies among the bits of the exit signal.
-    let pid = if is_missing && !namespaces.contains(UnshareFlags::NEWTIME) {
+    let pid = if without_clone3 && !namespaces.contains(UnshareFlags::NEWTIME) {
         // Seccomp profiles of older container engines answer ENOSYS.
         let legacy = flags | u64::from(exit_signal.cast_unsigned());
         // SAFETY: as above; with CLONE_PIDFD the third argument is where the pidfd goes (clone(2)), the rest is unused.
@@ -62,11 +73,24 @@ pub(super) fn clone_process(namespaces: UnshareFlags, parentage: Parentage) -> i
         pid
     };
     match pid {
-        0 => Ok(Cloned::Child),
+        0 => {
+            if without_clone3 && cgroup.is_some_and(|cgroup| enter_cgroup(cgroup).is_err()) {
+                // Returning would let two processes go on as create.
+                exit(1)
+            }
+            Ok(Cloned::Child)
+        }
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
         _ => Ok(Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
+}
+
+/// Moves this process into the cgroup v2 directory `cgroup`.
+fn enter_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
+    let procs = openat(cgroup, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(procs, b"0")?;
+    Ok(())
 }
 
 /// A process directory's `task` has one subdirectory, and so one link, per thread.

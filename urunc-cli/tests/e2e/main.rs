@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cgroups;
 mod console;
 mod delegation;
 mod guests;
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
     }
     let tests = [
         lifecycle::TESTS,
+        cgroups::TESTS,
         console::TESTS,
         delegation::TESTS,
         guests::TESTS,

@@ -1,0 +1,254 @@
+//! A container's control group and its record: what create decides and records, what teardown and `update` find again.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use urunc_rootfs::root::{DeviceKind, Entry, MonitorRoot};
+use urunc_state::{AbsolutePath, InvalidPath, Origin, Record, Resource};
+use urunc_vmm::Monitor;
+
+use crate::bundle::ContainerSpec;
+use crate::cgroup::{
+    self, Accounting, CgroupPath, CgroupPlan, DeviceRule, Directory, Entrance, GuestMemory, Layout,
+    LayoutError, Limit, MakeError, MemoryError, MemoryPlan, NodeKind, Permission, ReleaseError, Resources,
+};
+
+/// Kind of the recorded resource.
+pub(super) const KIND: &str = "cgroup";
+/// Version of its data.
+const SCHEMA: u32 = 1;
+
+/// Why a container's limits cannot be applied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// The host's hierarchies cannot be told.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The limits do not fit this host.
+    #[error(transparent)]
+    Plan(#[from] cgroup::PlanError),
+    /// The memory limit cannot be shared between guest and monitor.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The group cannot be made or changed.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// The path of a group cannot be recorded.
+    #[error("cannot record the path of a cgroup")]
+    Path(#[from] InvalidPath),
+    /// The record's data cannot be written or understood.
+    #[error("cannot write or understand what the record says of the container's cgroup")]
+    Record(#[from] serde_json::Error),
+    /// systemd is to make the group.
+    #[error(
+        "cannot have systemd make the container's cgroup: urunc speaks cgroupfs only; set SystemdCgroup = false for this \
+         runtime (containerd), or cgroup_manager = \"cgroupfs\" (Podman, CRI-O), and kubelet's cgroupDriver alike"
+    )]
+    Systemd,
+}
+
+/// What the record holds of a control group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Recorded {
+    /// The group's directories.
+    pub(super) directories: Vec<Directory>,
+    /// What they are marked with.
+    mark: String,
+    /// By how much the group's memory limits are higher than the specification's.
+    #[serde(default)]
+    pub(super) on_top: u64,
+    /// The specification's limits, with later updates.
+    #[serde(default)]
+    pub(super) resources: Resources,
+}
+
+impl Recorded {
+    /// The control group of a container, if it has one.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        let resource = record.urunc.resources.iter().find(|resource| resource.kind == KIND)?;
+        Self::from_resource(resource).ok()
+    }
+
+    pub(super) fn from_resource(resource: &Resource) -> Result<Self, serde_json::Error> {
+        Self::deserialize(&resource.data)
+    }
+
+    pub(super) fn to_resource(&self) -> Result<Resource, serde_json::Error> {
+        Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: serde_json::to_value(self)? })
+    }
+
+    pub(super) fn release(&self) -> Result<(), ReleaseError> {
+        let paths: Vec<&PathBuf> = self.directories.iter().map(|directory| &directory.path).collect();
+        cgroup::release(&paths, &self.mark)
+    }
+}
+
+/// Everything about limits that is decided before anything is made.
+#[derive(Debug)]
+pub(super) struct Limits {
+    mark: String,
+    memory: MemoryPlan,
+    resources: Resources,
+    path: CgroupPath,
+    layout: Layout,
+    plan: CgroupPlan,
+}
+
+impl Limits {
+    /// Decides where the group is, and how the memory limit is shared. `directory` is the container's state directory.
+    pub(super) fn decide(
+        spec: &ContainerSpec,
+        monitor: Monitor,
+        accounting: Accounting,
+        directory: &Path,
+    ) -> Result<Self, LimitsError> {
+        let mark = directory.display().to_string();
+        let path = CgroupPath::new(spec.cgroups_path.as_deref(), &default_name(directory));
+        let mut layout = Layout::probe()?;
+        let mut plan = cgroup::plan(&path, &spec.resources, &[], &layout)?;
+        if spec.cgroups_path.is_none() && spec.resources.is_empty() && !is_writable(&plan) {
+            // In a container without a writable hierarchy, a monitor without limits still runs.
+            layout = Layout::default();
+            plan = CgroupPlan::default();
+        }
+        let limit = match spec.resources.memory.limit {
+            Some(Limit::At(bytes)) => Some(bytes),
+            Some(Limit::Unlimited) | None => None,
+        };
+        let room = cgroup::room(&plan.places());
+        let memory = MemoryPlan::new(limit, accounting, monitor, room)?;
+        if memory.inside > 0 {
+            log::warn!(
+                "the guest gets {} bytes less than linux.resources.memory.limit, because the cgroups above leave no room \
+                 for {monitor} itself",
+                memory.inside
+            );
+        }
+        for field in &plan.ignored {
+            log::warn!("{field} has no meaning on cgroup v2 and is not applied");
+        }
+        Ok(Self { mark, memory, resources: spec.resources.clone(), path, layout, plan })
+    }
+
+    /// What the guest gets; `None` for the configured default.
+    pub(super) fn guest_memory(&self) -> Option<u64> {
+        match self.memory.guest {
+            GuestMemory::Bytes(bytes) => Some(bytes),
+            GuestMemory::Default => None,
+        }
+    }
+
+    /// Completes the plan with what the monitor's root needs.
+    pub(super) fn complete(&mut self, root: &MonitorRoot) -> Result<(), LimitsError> {
+        let raised = self.memory.raise(&self.resources);
+        self.plan = cgroup::plan(&self.path, &raised, &needed(root), &self.layout)?;
+        Ok(())
+    }
+
+    /// Notes what is about to be made.
+    pub(super) fn note(&self, origin: &mut Origin, record: &mut Record) -> Result<(), LimitsError> {
+        let directories = self.plan.places();
+        if directories.is_empty() {
+            return Ok(());
+        }
+        origin.cgroups = directories
+            .iter()
+            .map(|directory| AbsolutePath::new(directory.path.clone()))
+            .collect::<Result<_, _>>()?;
+        record.urunc.freezer = self.plan.freezer.clone().map(AbsolutePath::new).transpose()?;
+        let recorded = Recorded {
+            directories,
+            mark: self.mark.clone(),
+            on_top: self.memory.on_top,
+            resources: self.resources.clone(),
+        };
+        record.urunc.resources.push(recorded.to_resource()?);
+        Ok(())
+    }
+
+    /// Makes the group.
+    pub(super) fn make(&self) -> Result<Entrance, MakeError> {
+        cgroup::make(&self.plan, &self.mark)
+    }
+}
+
+/// Why a dead container's monitor was killed, if its memory ran out.
+pub(super) fn oom_reason(record: &Record) -> Option<String> {
+    let recorded = Recorded::of(record)?;
+    let kills = cgroup::oom_kills(&recorded.directories);
+    (kills > 0).then(|| {
+        "the kernel killed the monitor because the container's cgroup ran out of memory; raise \
+         linux.resources.memory.limit"
+            .to_owned()
+    })
+}
+
+/// A name that no other container has, not even one of the same id below another state root.
+fn default_name(directory: &Path) -> String {
+    /// A file name has at most 255 bytes, an id 1024.
+    const ID_PART: usize = 200;
+    let id = directory.file_name().unwrap_or_default().to_string_lossy();
+    let id: String = id.chars().take(ID_PART).collect();
+    // FNV-1a: short, and the same in every version.
+    let hash = directory
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("urunc-{id}-{hash:08x}")
+}
+
+fn is_writable(plan: &CgroupPlan) -> bool {
+    plan.directories.iter().all(|(directory, _)| {
+        let existing = directory.path.ancestors().find(|path| path.exists()).unwrap_or(&directory.mount);
+        rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_ok()
+    })
+}
+
+/// The devices of the monitor's root, and those that everybody may use (the specification's default devices, and terminals).
+fn needed(root: &MonitorRoot) -> Vec<DeviceRule> {
+    const COMMON: [(u32, Option<u32>); 8] = [
+        (1, Some(3)),
+        (1, Some(5)),
+        (1, Some(7)),
+        (1, Some(8)),
+        (1, Some(9)),
+        (5, Some(0)),
+        (5, Some(2)),
+        (136, None),
+    ];
+    let rule = |kind, major, minor| DeviceRule {
+        permission: Permission::Allow,
+        kind,
+        major: Some(major),
+        minor,
+        access: "rw".to_owned(),
+    };
+    let nodes = root.entries.iter().flat_map(|entry| match entry {
+        Entry::Devices { nodes, .. } => nodes.as_slice(),
+        _ => &[],
+    });
+    let nodes = nodes.map(|node| {
+        let kind = match node.device.kind {
+            DeviceKind::Block => NodeKind::Block,
+            DeviceKind::Char => NodeKind::Char,
+        };
+        rule(kind, node.device.major, Some(node.device.minor))
+    });
+    COMMON.into_iter().map(|(major, minor)| rule(NodeKind::Char, major, minor)).chain(nodes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_state_roots_never_share_a_default_group() {
+        let (one, other) = (default_name(Path::new("/run/a/c")), default_name(Path::new("/run/b/c")));
+        assert!(one.starts_with("urunc-c-") && other.starts_with("urunc-c-"));
+        assert_ne!(one, other);
+        assert_eq!(one, default_name(Path::new("/run/a/c")));
+        assert!(default_name(&Path::new("/r").join("x".repeat(1024))).len() < 255);
+    }
+}
