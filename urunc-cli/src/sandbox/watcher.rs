@@ -23,7 +23,7 @@ const THREAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 pub fn spawn(events: OwnedFd, monitor: BorrowedFd<'_>) -> io::Result<()> {
     urunc_netns::wait_single_threaded(std::time::Instant::now() + THREAD_PATIENCE)
         .map_err(io::Error::other)?;
-    match sys::clone_process(UnshareFlags::empty(), Parentage::Child)? {
+    match sys::clone_process(UnshareFlags::empty(), Parentage::Child, None)? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
             // Nobody is there to tell about a failure; the worst that can happen is a guest that boots again.
