@@ -1,8 +1,10 @@
 //! `Create` is a transaction (F4, B50): after it, there is either a container that containerd knows of, or nothing.
 //!
 //! ```text
-//!   name reserved ▶ settings kept ▶ rootfs mounted ▶ streams opened ▶ urunc create ▶ terminal ▶ process watched ▶ announced
-//!        ◀──────────────── undone by dropping ───────────┘  └────── undone by `urunc delete --force` ──────┘
+//!   name reserved ▶ settings kept ▶ annotations completed ▶ rootfs mounted ▶ streams opened ▶
+//!        ◀──────────────────── undone by dropping ──────────────────────────────────────┘
+//!   urunc create ▶ terminal ▶ process watched ▶ announced
+//!        ◀── undone by `urunc delete --force` ──┘
 //! ```
 
 use std::ffi::OsStr;
@@ -23,7 +25,7 @@ use super::settings::Settings;
 use super::stdio::Held;
 use super::task::{Kind, Surroundings, Task, read_pid};
 use super::terminal::{ConsoleSocket, Terminal};
-use super::{ShimError, stdio};
+use super::{ShimError, metadata, stdio};
 
 /// Makes a container and returns its process.
 ///
@@ -37,6 +39,7 @@ pub fn create(pod: &Pod, request: CreateTaskRequest) -> Result<u32, ShimError> {
     let bundle = PathBuf::from(&request.bundle);
     let settings = Settings::new(&pod.namespace, request.options.as_ref())?;
     settings.save(&bundle)?;
+    metadata::complete(&bundle, &pod.containerd, &pod.namespace, &request.id)?;
     let rootfs = Mounted::new(&pod.children, &request.rootfs, &bundle.join("rootfs"))?;
     let stdio = stdio::Request {
         stdin: request.stdin.clone(),

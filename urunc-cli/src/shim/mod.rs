@@ -20,6 +20,7 @@
 //! | [`events`] | what containerd is told unasked |
 //! | [`runtime`], [`settings`] | running `urunc` |
 //! | [`stdio`], [`logger`], [`terminal`] | where a process's streams go |
+//! | [`metadata`], [`grpc`] | annotations that only containerd knows |
 //! | [`mounts`], [`stats`] | the rootfs, the counters |
 
 pub mod children;
@@ -29,8 +30,10 @@ pub mod delete;
 mod error;
 pub mod events;
 pub mod flags;
+pub mod grpc;
 pub mod info;
 pub mod logger;
+pub mod metadata;
 pub mod mounts;
 pub mod pod;
 pub mod process;

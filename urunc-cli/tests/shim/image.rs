@@ -10,11 +10,17 @@ use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// Where the guest's annotations are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Described {
     /// In `urunc.json`.
     InImage,
+    /// In the manifest.
+    InManifest,
+    /// In the manifest, which an index leads to.
+    BehindIndex,
     /// Nowhere.
     Not,
 }
@@ -60,13 +66,26 @@ impl Image {
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
         });
         let config = blob(&layout, config.to_string().as_bytes());
+        let described = matches!(self.described, Described::InManifest | Described::BehindIndex);
+        let annotations: serde_json::Map<String, Value> = self
+            .annotations()
+            .into_iter()
+            .filter(|_| described)
+            .map(|(key, value)| (key, json!(value)))
+            .collect();
         let manifest = json!({
+            "annotations": annotations,
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": typed(config, "application/vnd.oci.image.config.v1+json"),
             "layers": [typed(layer, "application/vnd.oci.image.layer.v1.tar")],
         });
         let mut manifest = typed(blob(&layout, manifest.to_string().as_bytes()), MANIFEST);
+        if self.described == Described::BehindIndex {
+            manifest["platform"] = json!({"architecture": "amd64", "os": "linux"});
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+            manifest = typed(blob(&layout, index.to_string().as_bytes()), INDEX);
+        }
         manifest["annotations"] = json!({"io.containerd.image.name": self.reference()});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         fs::write(layout.join("index.json"), index.to_string()).unwrap();

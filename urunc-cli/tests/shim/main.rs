@@ -9,6 +9,7 @@ mod clean_up;
 mod containerd;
 mod create;
 mod image;
+mod metadata;
 mod processes;
 mod restart;
 mod run;
@@ -27,8 +28,15 @@ struct Test {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
-    let tests =
-        [run::TESTS, streams::TESTS, processes::TESTS, create::TESTS, restart::TESTS, clean_up::TESTS];
+    let tests = [
+        run::TESTS,
+        streams::TESTS,
+        processes::TESTS,
+        create::TESTS,
+        metadata::TESTS,
+        restart::TESTS,
+        clean_up::TESTS,
+    ];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;
