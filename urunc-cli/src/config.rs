@@ -84,6 +84,8 @@ pub struct Runtime {
     pub host_network: HostNetwork,
     /// Whether a monitor's own memory comes on top of a container's limit or out of it.
     pub memory: Accounting,
+    /// What to do about a volume that cannot reach the guest.
+    pub undeliverable: Undeliverable,
     /// The runtime that gets the containers that are no unikernels: a path, or a name to be searched in `PATH`.
     pub delegate: PathBuf,
     /// Go urunc's switch to its libcontainer mode; there is one mode here.
@@ -110,9 +112,30 @@ impl Default for Runtime {
             kvm: Kvm::default(),
             host_network: HostNetwork::default(),
             memory: Accounting::default(),
+            undeliverable: Undeliverable::default(),
             delegate: "runc".into(),
             libcontainer: false,
             vaccel: false,
+        }
+    }
+}
+
+/// What to do about a volume that somebody asked for and that cannot reach the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undeliverable {
+    /// The container is refused.
+    #[default]
+    Error,
+    /// The container runs without it, with a warning.
+    Warn,
+}
+
+impl From<Undeliverable> for urunc_rootfs::volumes::Undeliverable {
+    fn from(policy: Undeliverable) -> Self {
+        match policy {
+            Undeliverable::Error => Self::Refuse,
+            Undeliverable::Warn => Self::Warn,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
+use urunc_rootfs::Access;
 
 use super::namespaces::{NamespaceError, Namespaces};
 use super::resources::{self, ResourceError};
@@ -93,6 +94,8 @@ pub struct ContainerSpec {
     pub version: String,
     /// `root.path`, absolute.
     pub rootfs: PathBuf,
+    /// `root.readonly`: what the guest may do with its root file system.
+    pub root_access: Access,
     /// `process.args`: the guest's arguments.
     pub args: Vec<String>,
     /// `process.env`: the guest's environment.
@@ -152,6 +155,7 @@ impl ContainerSpec {
         Ok(Self {
             version: spec.version().clone(),
             rootfs: bundle.join(root.path()),
+            root_access: if root.readonly() == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
             args,
             env,
             cwd: process.cwd().clone(),

@@ -14,10 +14,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::isatty;
 use urunc_rootfs::Image;
-use urunc_rootfs::root::Handle;
+use urunc_rootfs::root::{Handle, Owner};
 use urunc_state::{AbsolutePath, ContainerId, Event, Locked, Origin, PidFile, Process, Record, Status};
 use urunc_vmm::Warning;
 
+use super::disk::{self, Held};
 use super::kill::kill_and_wait;
 use super::limits::{Limits, LimitsError};
 use super::plan::{self, BootSource, ContainerPlan};
@@ -101,23 +102,33 @@ impl Runtime {
                 _ => log::warn!("{warning}"),
             }
         }
+        plan.disk.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         limits.complete(&plan.root)?;
         let (mut origin, mut record) = self.describe(request, &bundle, &guest, &plan)?;
         limits.note(&mut origin, &mut record)?;
         let pid_file = origin.pid_file.clone();
         let mut locked = self.store.create(&origin, record)?;
-        match bring_up(&mut locked, &bundle, &plan, &limits, &request.console, pid_file.as_ref()) {
-            Ok(created) => Ok(created),
-            Err(error) => match teardown::destroy(&self.store, locked) {
-                Ok(()) => Err(error),
-                Err(LifecycleError::Teardown(undo)) => {
-                    Err(LifecycleError::Undo { undo, source: Box::new(error) })
-                }
-                Err(other) => {
-                    log::warn!("{}", crate::report::chain(&other));
-                    Err(error)
-                }
-            },
+        // Nothing of the image may be open while its file system is unmounted for the guest.
+        drop(image);
+        let mut held = Held::default();
+        let result =
+            bring_up(&mut locked, &bundle, plan, &mut held, &limits, &request.console, pid_file.as_ref());
+        let error = match result {
+            Ok(created) => return Ok(created),
+            Err(error) => error,
+        };
+        let undoing = held.let_go();
+        let destroyed = teardown::destroy(&self.store, locked);
+        undoing.finish();
+        match destroyed {
+            Ok(()) => Err(error),
+            Err(LifecycleError::Teardown(undo)) => {
+                Err(LifecycleError::Undo { undo, source: Box::new(error) })
+            }
+            Err(other) => {
+                log::warn!("{}", crate::report::chain(&other));
+                Err(error)
+            }
         }
     }
 
@@ -189,14 +200,23 @@ pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfi
 fn bring_up(
     locked: &mut Locked,
     bundle: &Bundle,
-    plan: &ContainerPlan,
+    plan: ContainerPlan,
+    held: &mut Held,
     limits: &Limits,
     console: &Console,
     pid_file: Option<&PidFile>,
 ) -> Result<Created, LifecycleError> {
-    let handles: Vec<Handle<'_>> =
-        plan.boot.iter().map(|BootSource { name, file }| Handle { name, fd: file.as_fd() }).collect();
-    let root = plan.root.prepare(&handles)?;
+    let ContainerPlan { boot, root, mut disk, frozen, .. } = plan;
+    let daemon = disk.daemon(locked.dir(), Owner { uid: frozen.uid, gid: frozen.gid })?;
+    let handles: Vec<Handle<'_>> = boot
+        .iter()
+        .map(|BootSource { name, file }| Handle { name, fd: file.as_fd() })
+        .chain(disk.handles(daemon.as_ref()))
+        .collect();
+    let root = root.prepare(&handles)?;
+    drop(handles);
+    drop(boot);
+    disk.take(locked, held)?;
     let (ours, theirs) = streams(&bundle.spec, console)?;
     let listener = Listener::bind(locked.dir(), START_SOCKET)?;
     let (channel, init_channel) = Channel::pair()?;
@@ -207,6 +227,8 @@ fn bring_up(
         streams: theirs,
         cgroup,
         root,
+        daemon: daemon.map(|prepared| prepared.daemon),
+        kept: held.descriptors()?,
         namespaces: bundle.spec.namespaces.clone(),
         hostname: bundle.spec.hostname.clone(),
         user: bundle.spec.user.clone(),
@@ -282,6 +304,7 @@ fn commit(
         pid_file.write(process.pid())?;
     }
     let mut record = locked.record().clone();
+    disk::settle(&mut record);
     // PROOF: the record was made with the status `creating`, after which `created` is legal.
     let _ = record.advance(Status::Creating, Event::Created);
     locked.save(record)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use urunc_state::{ContainerId, PidFileError, ProcessError, Status, StoreError};
 
+use super::disk::DiskError;
 use super::limits::LimitsError;
 use super::network::NetworkError;
 use super::plan::PlanError;
@@ -57,6 +58,9 @@ pub enum LifecycleError {
     /// The limits cannot be applied.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// The guest's disk cannot be had.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The pid file.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
@@ -215,6 +219,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The guest's initrd cannot be composed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The plan wants a descriptor that there is none for.
     #[error("the monitor's plan wants a descriptor that start has none for ({0})")]
     NoDescriptor(String),

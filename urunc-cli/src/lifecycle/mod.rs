@@ -7,6 +7,7 @@
 
 mod create;
 mod delete;
+mod disk;
 mod error;
 mod kill;
 mod limits;
@@ -29,6 +30,7 @@ use crate::config::Config;
 
 pub use create::{CgroupDriver, Console, CreateRequest, Created};
 pub use delete::Force;
+pub use disk::DiskError;
 pub use error::{LifecycleError, StartError};
 pub use limits::LimitsError;
 pub use list::Entry;

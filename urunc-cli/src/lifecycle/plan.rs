@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ use urunc_vmm::{
     UnknownArch, Warning, Workload,
 };
 
+use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
+use super::error::StartError;
 use super::{LifecycleError, network, probe};
 use crate::bundle::{Bundle, ContainerSpec, GuestConfig, ImagePath, NamespaceKind};
 use crate::config::{Config, HostNetwork, MonitorConfig};
@@ -114,6 +117,9 @@ pub enum PlanError {
     /// The monitor's root cannot be laid out.
     #[error(transparent)]
     Root(#[from] root::PlanError),
+    /// The guest's disk cannot be had.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A path cannot appear in the monitor's root.
     #[error(transparent)]
     Target(#[from] root::BadTarget),
@@ -150,6 +156,8 @@ pub(super) struct Frozen {
     resolv_conf: Option<PathBuf>,
     /// The name under which the image says that its Solo5 manifest declares the network device.
     solo5_net: Option<String>,
+    /// What start does for its disk.
+    pub(super) disk: FrozenDisk,
     /// Whom the monitor runs as.
     pub(super) uid: u32,
     /// Its group.
@@ -226,10 +234,22 @@ impl Frozen {
         self.workload.networks.push(network);
     }
 
-    /// How to execute the monitor.
-    pub(super) fn launch(&self) -> Result<Launch, PlanError> {
+    /// The machine with what the guest's framework makes of it.
+    pub(super) fn booted(&self) -> Result<Machine, PlanError> {
         let mut machine = self.machine.clone();
         machine.boot = self.workload.boot(&machine, self.monitor, self.host.arch)?;
+        Ok(machine)
+    }
+
+    /// The initrd with the container's files in it, and the number that the monitor inherits it as, if there is one.
+    pub(super) fn compose_initrd(&self, rootfs: &Path) -> Result<Option<(i32, OwnedFd)>, StartError> {
+        let owner = Owner { uid: self.uid, gid: self.gid };
+        Ok(disk::compose(&self.disk, &self.booted()?, self.workload.guest, rootfs, owner)?)
+    }
+
+    /// How to execute the monitor.
+    pub(super) fn launch(&self) -> Result<Launch, PlanError> {
+        let machine = self.booted()?;
         let plan = self.monitor.plan(&machine, &self.host);
         plan.map_err(|source| PlanError::Machine { path: self.kernel.clone(), source })
     }
@@ -264,6 +284,7 @@ pub(super) struct ContainerPlan {
     pub(super) frozen: Frozen,
     pub(super) root: MonitorRoot,
     pub(super) boot: Vec<BootSource>,
+    pub(super) disk: DiskPlan,
     pub(super) warnings: Vec<Warning>,
 }
 
@@ -282,10 +303,15 @@ pub(super) fn plan(
     let kernel = image.open_file(guest.binary.as_str())?.into_file();
     let inspected = kernel::inspect(&kernel)
         .map_err(|source| PlanError::NotKernel { path: guest.binary.clone(), source })?;
+    let disk = disk::plan(bundle, guest, image, config, host.arch)?;
+    let mut machine = machine(&bundle.spec, inspected, config, &settings);
+    let mut workload = workload(&bundle.spec, guest);
+    disk.equip(&mut machine, &mut workload);
     let mut frozen = Frozen {
         monitor: guest.monitor,
-        machine: machine(&bundle.spec, inspected, config, &settings),
-        workload: workload(&bundle.spec, guest),
+        machine,
+        workload,
+        disk: disk.frozen.clone(),
         host,
         kernel: guest.binary.as_str().into(),
         network: network_access(&bundle.spec, config)?,
@@ -296,14 +322,18 @@ pub(super) fn plan(
         shutdown: Shutdown::Kill,
         control: None,
     };
+    let booted = frozen.booted()?;
+    disk.settle_initrd(&mut frozen.machine, booted.boot.config.as_ref());
     let launch = frozen.rehearse()?;
     frozen.shutdown = launch.shutdown;
     frozen.control = launch.control;
-    let needs = needs(&frozen)?;
+    let mut needs = needs(&frozen, &booted)?;
+    disk.furnish(&mut needs, &frozen.machine, &kernel)?;
     let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
     Ok(ContainerPlan {
         root: root::plan(&needs, &layout)?,
         frozen,
+        disk,
         boot: vec![BootSource { name: "kernel", file: kernel }],
         warnings: launch.warnings,
     })
@@ -412,13 +442,13 @@ pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleEr
         guest: guest.guest,
         monitor: guest.monitor,
         command: words.collect::<Vec<_>>().join(" "),
-        warnings: plan.warnings.iter().map(ToString::to_string).collect(),
+        warnings: plan.warnings.iter().map(ToString::to_string).chain(plan.disk.warnings).collect(),
     })
 }
 
-fn needs(frozen: &Frozen) -> Result<Needs, PlanError> {
+fn needs(frozen: &Frozen, booted: &Machine) -> Result<Needs, PlanError> {
     let program = &frozen.host.program;
-    let files = frozen.monitor.host_files(&frozen.machine, &frozen.host);
+    let files = frozen.monitor.host_files(booted, &frozen.host);
     let mut binds = Vec::new();
     for directory in files.data.iter().filter(|directory| directory.exists()) {
         let target = Target::new(directory)?;
@@ -437,7 +467,7 @@ fn needs(frozen: &Frozen) -> Result<Needs, PlanError> {
         boot_files: vec![BootFile {
             handle: "kernel".to_owned(),
             target: Target::new(KERNEL)?,
-            delivery: Delivery::Bind,
+            delivery: Delivery::Bind, // unless the guest gets the image's file system: see `furnish`
         }],
         devices,
         scratch: files

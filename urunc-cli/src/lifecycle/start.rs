@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -72,11 +73,12 @@ impl Runtime {
         if let Some(network) = &network {
             frozen.add_network(network.device.clone(), network.network.clone());
         }
-        let executed = execute(locked.dir(), &frozen, network.as_ref(), process).and_then(|()| {
-            // End of file also comes when init is killed between `Executing` and `execve`.
-            let died = probe::has_executed(process.pid()) == Some(false);
-            if died { Err(StartError::Died) } else { Ok(()) }
-        });
+        let executed = execute(locked.dir(), &locked.record().rootfs, &frozen, network.as_ref(), process)
+            .and_then(|()| {
+                // End of file also comes when init is killed between `Executing` and `execve`.
+                let died = probe::has_executed(process.pid()) == Some(false);
+                if died { Err(StartError::Died) } else { Ok(()) }
+            });
         if let Some(network) = &network {
             match executed {
                 Ok(()) => network.settle(process),
@@ -90,6 +92,7 @@ impl Runtime {
 /// Hands the plan to init and waits until it has become the monitor.
 fn execute(
     state: BorrowedFd<'_>,
+    rootfs: &Path,
     frozen: &Frozen,
     network: Option<&Attached>,
     process: &Process,
@@ -99,6 +102,7 @@ fn execute(
         log::debug!("{warning}");
     }
     let mut descriptors = descriptors(state, &launch, frozen, network)?;
+    descriptors.extend(frozen.compose_initrd(rootfs)?);
     let events = events(&launch, &mut descriptors)?;
     let request = Execute {
         program: launch.program,

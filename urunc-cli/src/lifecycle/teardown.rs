@@ -6,9 +6,9 @@
 
 use urunc_state::{Event, Locked, Record, Resource, Status, Store};
 
-use super::LifecycleError;
 use super::limits::{self, Recorded};
 use super::network::{self, NetworkReleaseError};
+use super::{LifecycleError, disk};
 use crate::cgroup::ReleaseError;
 
 /// Everything that could not be released.
@@ -48,6 +48,9 @@ pub(super) enum ResourceError {
     /// The control group.
     #[error(transparent)]
     Cgroup(#[from] ReleaseError),
+    /// A block device.
+    #[error(transparent)]
+    Block(#[from] disk::ReleaseError),
 }
 
 /// Releases what the record lists, last acquired first. The process must be dead. `reason` is kept for `state`.
@@ -55,6 +58,7 @@ pub(super) enum ResourceError {
 /// # Errors
 /// [`LifecycleError::Teardown`] lists what is left, which stays in the record; [`LifecycleError::Store`] if the record cannot be written.
 pub(super) fn release(locked: &mut Locked, reason: Option<String>) -> Result<(), LifecycleError> {
+    disk::report_daemon(locked.dir());
     let mut record = locked.record().clone();
     // Before the control group goes, which alone knows.
     let reason = reason.or_else(|| limits::oom_reason(&record));
@@ -105,6 +109,9 @@ fn release_one(resource: &Resource, record: &Record) -> Result<(), ResourceError
         let recorded = Recorded::from_resource(resource)
             .map_err(|source| ResourceError::Data { kind: resource.kind.clone(), source })?;
         return Ok(recorded.release()?);
+    }
+    if resource.kind == disk::KIND {
+        return Ok(disk::release(resource)?);
     }
     Err(ResourceError::Unknown { kind: resource.kind.clone(), schema: resource.schema })
 }

@@ -170,10 +170,7 @@ impl Listener {
     /// # Errors
     /// [`ChannelError::Io`]
     pub fn bind(directory: BorrowedFd<'_>, name: &str) -> Result<Self, ChannelError> {
-        let socket = unix_socket().map_err(io_error("make"))?;
-        bind(&socket, &address(directory, name).map_err(io_error("address"))?).map_err(io_error("bind"))?;
-        listen(&socket, 8).map_err(io_error("listen on"))?;
-        Ok(Self(socket))
+        listener(directory, name, SocketType::SEQPACKET).map(Self)
     }
 
     /// Waits for the next conversation.
@@ -189,6 +186,18 @@ impl Listener {
             }
         }
     }
+}
+
+/// A socket of the given type that listens as `name` in `directory`.
+///
+/// # Errors
+/// [`ChannelError::Io`]
+pub fn listener(directory: BorrowedFd<'_>, name: &str, kind: SocketType) -> Result<OwnedFd, ChannelError> {
+    let socket =
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(io_error("make"))?;
+    bind(&socket, &address(directory, name).map_err(io_error("address"))?).map_err(io_error("bind"))?;
+    listen(&socket, 8).map_err(io_error("listen on"))?;
+    Ok(socket)
 }
 
 fn unix_socket() -> rustix::io::Result<OwnedFd> {

@@ -10,6 +10,7 @@ use rustix::process::DumpableBehavior;
 use urunc_rootfs::root::PreparedRoot;
 
 use super::channel::{Channel, Listener};
+use super::daemon::{Daemon, Running};
 use super::privileges;
 use super::protocol::{Execute, Failure, FromCreate, ToCreate, ToStart};
 use super::sys;
@@ -35,6 +36,10 @@ pub struct Setup {
     pub cgroup: Entrance,
     /// The monitor's root, opened in create's mount namespace.
     pub root: PreparedRoot,
+    /// virtiofsd, if the guest's files are shared by it.
+    pub daemon: Option<Daemon>,
+    /// Descriptors that the monitor keeps open without knowing: those of block devices that are its guest's.
+    pub kept: Vec<OwnedFd>,
     /// The container's namespaces.
     pub namespaces: Namespaces,
     /// Host name, for a UTS namespace of our own.
@@ -65,11 +70,17 @@ impl Streams {
 
 /// Runs init. On every failure the process exits after having said why.
 pub fn run(setup: Setup) -> ! {
-    let Setup { create, listener, streams, cgroup, root, namespaces, hostname, user } = setup;
-    let ready = isolate(&create, &listener, &streams, &cgroup, &root)
+    let Setup { create, listener, streams, cgroup, root, daemon, kept, namespaces, hostname, user } = setup;
+    let mut running = None;
+    let ready = isolate(&create, &listener, &streams, &cgroup, &root, daemon.as_ref(), &kept)
         .and_then(|()| take_streams(streams))
         .and_then(|()| wait_for_proceed(&create))
         .and_then(|()| name_host(&namespaces, hostname.as_deref()))
+        .and_then(|()| {
+            // Before the root changes: in the new one the shared tree's own mounts would be lost.
+            running = daemon.map(Daemon::start).transpose()?;
+            Ok(())
+        })
         .and_then(|()| root.attach().map_err(|error| Failure::new(&error)));
     if let Err(failure) = ready {
         let _ = create.send(&ToCreate::Failed(failure), &[]);
@@ -88,7 +99,10 @@ pub fn run(setup: Setup) -> ! {
     // Above every number that the monitor's descriptors will have, so that placing them cannot overwrite it.
     let floor = request.descriptors.iter().copied().max().unwrap_or(2).saturating_add(1);
     let Ok(start) = start.moved_above(floor) else { sys::exit(1) };
-    let failure = become_monitor(&start, request, descriptors, &user);
+    let failure = match alive(running.as_ref()).and_then(|()| keep_open(&kept, floor)) {
+        Ok(()) => become_monitor(&start, request, descriptors, &user),
+        Err(failure) => failure,
+    };
     let _ = start.send(&ToStart::Failed(failure), &[]);
     sys::exit(1)
 }
@@ -100,6 +114,8 @@ fn isolate(
     streams: &Streams,
     cgroup: &Entrance,
     root: &PreparedRoot,
+    daemon: Option<&Daemon>,
+    kept: &[OwnedFd],
 ) -> Result<(), Failure> {
     // The log file is among what is closed; its number will be somebody else's.
     log::set_max_level(log::LevelFilter::Off);
@@ -112,6 +128,8 @@ fn isolate(
     let mut keep: Vec<RawFd> = vec![0, 1, 2, create.as_fd().as_raw_fd(), listener.as_fd().as_raw_fd()];
     keep.extend(streams.descriptor().map(AsRawFd::as_raw_fd));
     keep.extend(root.fds().map(|fd| fd.as_raw_fd()));
+    keep.extend(daemon.into_iter().flat_map(Daemon::fds).map(|fd| fd.as_raw_fd()));
+    keep.extend(kept.iter().map(AsRawFd::as_raw_fd));
     keep.sort_unstable();
     sys::close_all_except(&keep)
         .map_err(|error| Failure::step("cannot close create's descriptors", &error))?;
@@ -186,6 +204,28 @@ fn become_monitor(start: &Channel, request: Execute, descriptors: Vec<OwnedFd>, 
         format!("cannot execute the monitor {}", program.display()),
         &sys::execute(&program, &args, &env),
     )
+}
+
+/// A guest whose virtiofsd is gone would wait for it forever.
+fn alive(daemon: Option<&Running>) -> Result<(), Failure> {
+    if daemon.is_none_or(Running::is_alive) {
+        return Ok(());
+    }
+    let gone = std::io::Error::from_raw_os_error(libc::ESRCH);
+    Err(Failure::step("virtiofsd, which shares the guest's root file system, has ended", &gone))
+}
+
+/// Makes copies that survive `execve`, out of the way of the numbers below `floor`.
+fn keep_open(kept: &[OwnedFd], floor: RawFd) -> Result<(), Failure> {
+    for fd in kept {
+        let copy = rustix::io::fcntl_dupfd_cloexec(fd, floor)
+            .map_err(step("cannot keep a block device for the guest"))?;
+        rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())
+            .map_err(step("cannot keep a block device for the guest"))?;
+        // Init's successor owns it.
+        std::mem::forget(copy);
+    }
+    Ok(())
 }
 
 /// Gives each descriptor the number that the monitor's command line names, and takes close-on-exec off it.

@@ -4,10 +4,11 @@
 //!   create ── clone3, gated ──▶ init: gate · root · pivot · ready ──▶ waits on init.sock ── start's request ──▶ execve
 //! ```
 //!
-//! [`spawn`] makes the process, [`init`] is what runs in it, [`channel`] and [`protocol`] are the two conversations.
+//! [`spawn`] makes the process, [`init`] is what runs in it, [`daemon`] is virtiofsd beside it, [`channel`] and [`protocol`] are the two conversations.
 
 pub mod channel;
 pub mod console;
+pub mod daemon;
 pub mod foreground;
 pub mod init;
 pub mod privileges;

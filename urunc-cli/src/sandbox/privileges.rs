@@ -21,7 +21,7 @@ const DEFAULT_UMASK: u32 = 0o22;
 /// The step that the system refused; the process must then exit.
 pub fn drop_to(user: &User) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(user.umask.unwrap_or(DEFAULT_UMASK) & 0o777));
-    drop_bounding_set()?;
+    keep_in_bounding_set(CapabilitySet::empty())?;
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     set_thread_groups(&groups)
         .map_err(step(format!("cannot set the supplementary groups to {:?}", user.groups)))?;
@@ -36,10 +36,17 @@ pub fn drop_to(user: &User) -> Result<(), Failure> {
     set_no_new_privs(true).map_err(step("cannot set no_new_privs"))
 }
 
-/// The bounding set limits what `execve` may ever give back.
-fn drop_bounding_set() -> Result<(), Failure> {
+/// Leaves nothing but `kept` in the bounding set, which limits what `execve` may ever give back.
+///
+/// # Errors
+/// What the system refused.
+pub fn keep_in_bounding_set(kept: CapabilitySet) -> Result<(), Failure> {
     for number in 0..u64::BITS {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
             // The first number that the kernel does not know: there are no more.
             Err(rustix::io::Errno::INVAL) => break,

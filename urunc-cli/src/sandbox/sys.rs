@@ -1,7 +1,7 @@
 //! The system calls that have no safe wrapper. All of this crate's `unsafe` is here.
 #![allow(unsafe_code, reason = "clone3, close_range and _exit have no safe wrapper in rustix or std")]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -186,10 +186,11 @@ pub(super) fn reset_signals() -> io::Result<()> {
 ///
 /// Unlike `execvp`, on which [`std::process::Command`] is built, it searches no `PATH` and gives no file that the kernel
 /// cannot execute to a shell.
-pub(super) fn execute(program: &Path, args: &[String], env: &[(String, String)]) -> io::Error {
+pub(super) fn execute(program: &Path, args: &[impl AsRef<OsStr>], env: &[(String, String)]) -> io::Error {
     let strings = || -> Result<_, std::ffi::NulError> {
         let path = CString::new(program.as_os_str().as_bytes())?;
-        let args = args.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>()?;
+        let args =
+            args.iter().map(|arg| CString::new(arg.as_ref().as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let env = env
             .iter()
             .map(|(key, value)| CString::new(format!("{key}={value}")))

@@ -84,8 +84,11 @@ impl Handover {
         }
     }
 
-    /// As [`Handover::give_back`], for the container's own root file system too.
-    pub(super) fn restore(&self) -> Result<GivenBack, GiveBackError> {
+    /// As [`Handover::give_back`], for the container's own root file system too: after a create that failed.
+    ///
+    /// # Errors
+    /// [`GiveBackError`]; it may be called again.
+    pub fn restore(&self) -> Result<GivenBack, GiveBackError> {
         let Mount { point, device, .. } = &self.mount;
         let table = MountTable::read()?;
         let outcome = match table.at(point) {

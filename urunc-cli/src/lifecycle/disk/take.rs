@@ -1,0 +1,102 @@
+//! Taking block devices from the host for the guest, each recorded before; and, when create fails, letting go of them
+//! in the order that allows everything to be mounted again.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use urunc_rootfs::Image;
+use urunc_rootfs::block::BlockDevice;
+use urunc_rootfs::volumes::{Copied, Limits, VolumeSource, copy_into};
+use urunc_state::Locked;
+
+use super::plan::DiskPlan;
+use super::{DiskError, recorded};
+
+/// How long a mount may be busy, with somebody who only looks at it (R14).
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What create holds while it is not certain that the container will be.
+#[derive(Debug, Default)]
+pub(in crate::lifecycle) struct Held {
+    claims: Vec<BlockDevice>,
+    copied: Option<(PathBuf, Copied)>,
+}
+
+/// Keeps loop devices alive without standing in the way of a mount.
+#[derive(Debug)]
+pub(in crate::lifecycle) struct Undoing {
+    copied: Option<(PathBuf, Copied)>,
+    _devices: Vec<File>,
+}
+
+impl DiskPlan {
+    /// Copies files into the root file system that goes to the guest, and takes all block devices. Nothing of the image
+    /// may be open any more.
+    ///
+    /// # Errors
+    /// [`DiskError`]; what `held` then holds must be let go of, and the record released.
+    pub(in crate::lifecycle) fn take(
+        &mut self,
+        locked: &mut Locked,
+        held: &mut Held,
+    ) -> Result<(), DiskError> {
+        self.files.clear();
+        if !self.takes.is_empty() {
+            let mut record = locked.record().clone();
+            for take in &self.takes {
+                record.urunc.resources.push(recorded::resource(take)?);
+            }
+            locked.save(record)?;
+        }
+        if !self.copies.is_empty() {
+            let mut additions = Vec::new();
+            for copy in &self.copies {
+                additions
+                    .extend(VolumeSource::open(&copy.source)?.read(&copy.destination, Limits::default())?);
+            }
+            let image = Image::open(&self.rootfs)?;
+            held.copied = Some((self.rootfs.clone(), copy_into(&image, &additions)?));
+        }
+        for take in &self.takes {
+            held.claims.push(take.handover.take(take.access, PATIENCE)?);
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Descriptors that must be open as long as the guest runs: the kernel lets go of the devices with them.
+    ///
+    /// # Errors
+    /// [`DiskError::Descriptor`] if there are too many.
+    pub(in crate::lifecycle) fn descriptors(&self) -> Result<Vec<OwnedFd>, DiskError> {
+        let copies = self.claims.iter().map(|claim| claim.as_fd().try_clone_to_owned());
+        copies.collect::<Result<_, _>>().map_err(DiskError::Descriptor)
+    }
+
+    /// Lets go of the claims, so that the devices can be mounted again while the result exists.
+    pub(in crate::lifecycle) fn let_go(self) -> Undoing {
+        let open_again = |claim: &BlockDevice| {
+            File::open(format!("/proc/self/fd/{}", claim.as_fd().as_raw_fd()))
+                .inspect_err(|error| log::warn!("cannot keep a block device open: {error}"))
+        };
+        let devices = self.claims.iter().filter_map(|claim| open_again(claim).ok()).collect();
+        Undoing { copied: self.copied, _devices: devices }
+    }
+}
+
+impl Undoing {
+    /// Puts the root file system's files back as they were; it must be mounted again.
+    pub(in crate::lifecycle) fn finish(self) {
+        if let Some((rootfs, copied)) = self.copied {
+            let undone = Image::open(&rootfs)
+                .map_err(DiskError::from)
+                .and_then(|image| copied.undo(&image).map_err(DiskError::from));
+            if let Err(error) = undone {
+                log::warn!("{}", crate::report::chain(&error));
+            }
+        }
+    }
+}
