@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{CapabilitySet, UnshareFlags, set_thread_groups};
 use urunc_rootfs::root::PreparedShare;
 use urunc_rootfs::virtiofsd::DaemonLaunch;
@@ -51,10 +51,7 @@ impl Daemon {
         match cloned {
             Cloned::Child => {
                 drop(ours);
-                let failure = self.become_daemon(parent, theirs);
-                // The other end may be gone already.
-                let _ = failure.0.send(&failure.1, &[]);
-                sys::exit(1)
+                self.become_daemon(parent, theirs)
             }
             Cloned::Parent(pidfd) => {
                 drop(theirs);
@@ -67,15 +64,11 @@ impl Daemon {
         }
     }
 
-    /// Returns only on failure.
-    fn become_daemon(self, parent: rustix::process::Pid, start: Channel) -> (Channel, Failure) {
+    /// Never returns: what it owns has been closed behind its back by then.
+    fn become_daemon(self, parent: Pid, start: Channel) -> ! {
         let Self { tree, launch, socket, log, null } = self;
-        let floor = launch.socket.get().saturating_add(1);
-        let start = match start.moved_above(floor) {
-            Ok(start) => start,
-            Err(_) => sys::exit(1),
-        };
         let number: RawFd = launch.socket.get();
+        let Ok(start) = start.moved_above(number.saturating_add(1)) else { sys::exit(1) };
         let prepared = die_with(parent)
             .and_then(|()| tree.attach().map_err(|error| Failure::new(&error)))
             .and_then(|()| {
@@ -104,7 +97,9 @@ impl Daemon {
                 &sys::execute(&launch.program, &launch.args, &[]),
             ),
         };
-        (start, failure)
+        // The other end may be gone already.
+        let _ = start.send(&failure, &[]);
+        sys::exit(1)
     }
 }
 
@@ -118,7 +113,7 @@ impl Running {
 }
 
 /// The kernel kills this process when its parent ends, also after it has become another program.
-fn die_with(parent: rustix::process::Pid) -> Result<(), Failure> {
+fn die_with(parent: Pid) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(step("cannot tie virtiofsd's life to the monitor's"))?;
     // It may have ended before.

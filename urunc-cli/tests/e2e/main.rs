@@ -8,9 +8,12 @@
 mod cgroups;
 mod console;
 mod delegation;
+mod disk;
 mod guests;
 mod input;
 mod lifecycle;
+#[path = "../support/linux.rs"]
+mod linux;
 mod network;
 mod process;
 #[path = "../support/scene.rs"]
@@ -38,6 +41,7 @@ fn main() -> std::process::ExitCode {
         cgroups::TESTS,
         console::TESTS,
         delegation::TESTS,
+        disk::TESTS,
         guests::TESTS,
         input::TESTS,
         network::TESTS,

@@ -28,6 +28,12 @@ pub(crate) enum Need {
     Firecracker,
     /// Cloud Hypervisor and `/dev/kvm`.
     CloudHypervisor,
+    /// QEMU, the kernel of `scripts/guest-kernel`, busybox-static and mkfs.ext4.
+    Linux,
+    /// virtiofsd.
+    Virtiofsd,
+    /// Loop devices.
+    Loop,
 }
 
 impl Need {
@@ -39,6 +45,18 @@ impl Need {
             Self::Hvt => has_monitor("solo5-hvt"),
             Self::Firecracker => has_monitor("firecracker"),
             Self::CloudHypervisor => has_monitor("cloud-hypervisor"),
+            Self::Linux => {
+                let files = [guest_kernel(), PathBuf::from(BUSYBOX)];
+                let programs = ["qemu-system-x86_64", "mkfs.ext4"];
+                files.iter().all(|file| file.exists()) && programs.iter().all(|name| in_path(name).is_some())
+            }
+            Self::Virtiofsd => {
+                in_path("virtiofsd").is_some()
+                    || ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"]
+                        .iter()
+                        .any(|path| Path::new(path).exists())
+            }
+            Self::Loop => Path::new("/dev/loop-control").exists(),
         }
     }
 
@@ -50,6 +68,9 @@ impl Need {
             Self::Hvt => "solo5-hvt",
             Self::Firecracker => "firecracker",
             Self::CloudHypervisor => "cloud-hypervisor",
+            Self::Linux => "linux-guest",
+            Self::Virtiofsd => "virtiofsd",
+            Self::Loop => "loop",
         };
         std::env::var("URUNC_REQUIRE").is_ok_and(|required| required.split(',').any(|it| it == word))
     }
@@ -71,6 +92,16 @@ pub(crate) fn demo(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), PathBuf::from);
     target.join("release").join(name)
 }
+
+/// The Linux kernel that `scripts/guest-kernel` builds.
+pub(crate) fn guest_kernel() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("linux-guest/vmlinuz")
+}
+
+/// Of Debian's busybox-static.
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
 /// A test's place. What it holds is killed and removed when it is dropped.
 pub(crate) struct Scene {
@@ -247,6 +278,13 @@ impl Scene {
             left.push(format!("state {}", entry.path().display()));
         }
         left
+    }
+
+    /// Fails if anything but mounts, which may be the test's own, is left.
+    pub(crate) fn assert_clean_but_mounts(&self) {
+        let left =
+            || self.leftovers().into_iter().filter(|left| !left.starts_with("mount ")).collect::<Vec<_>>();
+        assert!(eventually(|| left().is_empty()), "left on the host: {:#?}", left());
     }
 
     /// Fails if anything is left.

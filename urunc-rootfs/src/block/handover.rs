@@ -144,12 +144,8 @@ impl Handover {
             set_when_unused(&held, WhenUnused::Stay)
                 .map_err(|source| BlockError::Loop { node: self.node.clone(), source })?;
         }
-        let taken = self.unmount(patience).and_then(|()| {
-            BlockDevice::claim(&self.node, self.mount.device, access).map_err(|source| {
-                let holders = HolderList::of_device(self.mount.device);
-                BlockError::InUse { node: self.node.clone(), holders, source }
-            })
-        });
+        let deadline = Instant::now() + patience;
+        let taken = self.unmount(deadline).and_then(|()| self.claim(access, deadline));
         taken.map_err(|reason| match self.restore() {
             Ok(_) => reason,
             Err(source) => {
@@ -170,8 +166,23 @@ impl Handover {
             .is_ok_and(|s| s.stx_mnt_id == self.mount.id.0)
     }
 
-    fn unmount(&self, patience: Duration) -> Result<(), BlockError> {
-        let deadline = Instant::now() + patience;
+    /// Another container's mount namespace, just cloned, may have the mount until its own root is in place.
+    fn claim(&self, access: Access, deadline: Instant) -> Result<BlockDevice, BlockError> {
+        loop {
+            match BlockDevice::claim(&self.node, self.mount.device, access) {
+                Ok(device) => return Ok(device),
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    thread::sleep(RETRY);
+                }
+                Err(source) => {
+                    let holders = HolderList::of_device(self.mount.device);
+                    return Err(BlockError::InUse { node: self.node.clone(), holders, source });
+                }
+            }
+        }
+    }
+
+    fn unmount(&self, deadline: Instant) -> Result<(), BlockError> {
         loop {
             match unmount(&self.mount.point, UnmountFlags::NOFOLLOW) {
                 Ok(()) => return Ok(()),

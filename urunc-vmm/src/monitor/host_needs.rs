@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Monitor, PlanError, firecracker, qemu, solo5};
-use crate::{ConfigPlace, ControlSocket, Host, KvmAccess, Machine, Memory};
+use crate::{ConfigPlace, ControlSocket, Host, KvmAccess, Machine, Memory, ShareKind};
 
 /// A character device that a monitor opens itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,7 +84,11 @@ pub(super) fn host_files(monitor: Monitor, machine: &Machine, host: &Host) -> Ho
     let files = HostFiles { proc: document, ..HostFiles::default() };
     match monitor {
         Monitor::Solo5Hvt | Monitor::Solo5Spt | Monitor::CloudHypervisor => files,
-        Monitor::Qemu => HostFiles { data: qemu::data_dirs(host), ..files },
+        Monitor::Qemu => {
+            // Its 9p server changes modes by way of /proc/self/fd (hw/9pfs/9p-local.c, fchmodat_nofollow).
+            let serves = machine.shares.iter().any(|share| matches!(share.kind, ShareKind::NineP { .. }));
+            HostFiles { data: qemu::data_dirs(host), proc: files.proc || serves, ..files }
+        }
         Monitor::Firecracker => {
             let socket = Path::new(firecracker::SOCKET).parent().map(Path::to_owned);
             let serves = machine.control == ControlSocket::On;
