@@ -84,6 +84,12 @@ impl Recorded {
     }
 }
 
+/// Ends what runs in a container's control group, and removes it, for when the record is lost. `directory` is the
+/// container's state directory.
+pub(super) fn release_unrecorded(origin: &Origin, directory: &Path) -> Result<(), ReleaseError> {
+    cgroup::release(&origin.cgroups, &directory.display().to_string())
+}
+
 /// Everything about limits that is decided before anything is made.
 #[derive(Debug)]
 pub(super) struct Limits {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use urunc_state::{ContainerId, Deadline, DocumentError, Lock, Process, ProcessIdentity, StoreError};
 
 use super::kill::kill_and_wait;
-use super::{LOCK_PATIENCE, LifecycleError, Runtime, network};
+use super::{LOCK_PATIENCE, LifecycleError, Runtime, teardown};
 
 /// Name of the record in the container's directory.
 const RECORD: &str = "state.json";
@@ -49,14 +49,7 @@ impl Runtime {
         {
             kill_and_wait(id, &process)?;
         }
-        if let Some(path) = origin.network_namespace.as_deref() {
-            network::release_unrecorded(path, id, self.store.path());
-        }
-        if let Some(Err(error)) = origin.pid_file.as_ref().map(urunc_state::PidFile::remove_leftover) {
-            log::warn!("{}", crate::report::chain(&error));
-        }
-        self.store.remove(lock)?;
-        Ok(())
+        teardown::destroy_without_record(&self.store, lock, &origin)
     }
 }
 

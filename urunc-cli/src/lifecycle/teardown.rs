@@ -4,7 +4,7 @@
 //! Both are idempotent: what is gone already is success, each step runs whatever the earlier ones returned, and the
 //! errors are reported together (F3).
 
-use urunc_state::{Event, Locked, Record, Resource, Status, Store};
+use urunc_state::{Event, Lock, Locked, Origin, Record, Resource, Status, Store};
 
 use super::limits::{self, Recorded};
 use super::network::{self, NetworkReleaseError};
@@ -89,13 +89,38 @@ pub(super) fn destroy(store: &Store, mut locked: Locked) -> Result<(), Lifecycle
     if !locked.record().urunc.resources.is_empty() {
         release(&mut locked, None)?;
     }
-    if let Some(pid_file) = &locked.origin()?.pid_file {
+    let origin = locked.origin()?;
+    remove(store, locked, &origin)
+}
+
+/// What [`destroy`] does, for a container whose record is lost: from its origin, and by the marks on what it had. An empty
+/// ingress qdisc bears no mark, and stays.
+///
+/// # Errors
+/// As [`destroy`].
+pub(super) fn destroy_without_record(
+    store: &Store,
+    lock: Lock,
+    origin: &Origin,
+) -> Result<(), LifecycleError> {
+    let id = lock.id();
+    // First of all: whatever the container still has that runs, runs in there.
+    limits::release_unrecorded(origin, &store.path().join(id.as_str()))
+        .map_err(|error| TeardownError(vec![error.into()]))?;
+    if let Some(path) = origin.network_namespace.as_deref() {
+        network::release_unrecorded(path, id, store.path());
+    }
+    remove(store, lock, origin)
+}
+
+fn remove(store: &Store, lock: impl Into<Lock>, origin: &Origin) -> Result<(), LifecycleError> {
+    if let Some(pid_file) = &origin.pid_file {
         // Only the temporary file of an interrupted write; the pid file itself is the caller's.
         if let Err(error) = pid_file.remove_leftover() {
             log::warn!("{error}");
         }
     }
-    store.remove(locked)?;
+    store.remove(lock)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! One `delete --force` suffices whatever of the container, or of what it was made from, is gone.
 
 use std::fs;
+use std::process::Command;
 
 use libtest_mimic::Failed;
 use serde_json::Value;
@@ -64,28 +65,51 @@ fn edit_record(ground: &Ground, change: impl FnOnce(&mut Value)) {
     fs::write(path, record.to_string()).unwrap();
 }
 
-/// B-numbers of lifecycle.md: after a reboot the number of the process is somebody else's, who must not be touched.
+/// After a reboot the number of the process is somebody else's, who must not be touched, not even if the rest agrees.
 pub(crate) fn other_boot() -> Result<(), Failed> {
     let ground = Ground::new(Kind::Alone);
     let mut tracer = Tracer::new(None);
     assert!(tracer.run(ground.command("create")).succeeded());
-    let pid = i32::try_from(ground.scene.pid("c")).unwrap();
+    // The child of another thread, so that the tracer does not wait for it.
+    let mut bystander =
+        std::thread::spawn(|| Command::new("sleep").arg("1000").spawn().unwrap()).join().unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", bystander.id())).unwrap();
+    let start_time: u64 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap();
     edit_record(&ground, |record| {
-        record["urunc"]["process"]["bootId"] = "00000000-0000-4000-8000-000000000000".into();
+        let process = &mut record["urunc"]["process"];
+        for key in ["pid", "startTime", "bootId"] {
+            assert!(!process[key].is_null(), "{key} of {process}");
+        }
+        process["pid"] = bystander.id().into();
+        process["startTime"] = start_time.into();
+        process["bootId"] = "00000000-0000-4000-8000-000000000000".into();
     });
     assert_eq!(ground.scene.status("c"), "stopped");
     let deleted = tracer.run(ground.command("delete --force"));
-    assert!(deleted.succeeded(), "{deleted:?}");
-    let bystander = rustix::process::Pid::from_raw(pid).unwrap();
-    assert!(rustix::process::test_kill_process(bystander).is_ok(), "a process of this boot was killed");
-    // Still a tracee that has not been waited for, so the number is its own.
-    rustix::process::kill_process(bystander, rustix::process::Signal::KILL).unwrap();
     let wrong = ground.clean_up(&mut tracer);
+    let survived = bystander.try_wait().unwrap().is_none();
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+    assert!(deleted.succeeded(), "{deleted:?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(survived, "a process of this boot was killed");
     passed()
 }
 
 /// F1: an unreadable record orphaned the VM for good.
 pub(crate) fn unreadable_record() -> Result<(), Failed> {
-    forced(Kind::Alone, |it| edit_record(it, |record| record["created"] = "yesterday".into()), |_| {})
+    let record = |ground: &Ground| ground.scene.root().join("c/state.json");
+    forced(Kind::Alone, |it| edit_record(it, |record| record["created"] = "yesterday".into()), |_| {})?;
+    // From here on, only the control group tells the process.
+    forced(Kind::Alone, |it| fs::write(record(it), "{ torn").unwrap(), |_| {})?;
+    forced(Kind::Alone, |it| fs::write(record(it), "").unwrap(), |_| {})?;
+    forced(Kind::Alone, |it| fs::remove_file(record(it)).unwrap(), |_| {})?;
+    forced(
+        Kind::Alone,
+        |it| {
+            fs::remove_file(record(it)).unwrap();
+            fs::create_dir(record(it)).unwrap();
+        },
+        |_| {},
+    )
 }

@@ -48,6 +48,10 @@ impl Ground {
         let pod = (kind == Kind::InPod).then(|| Pod::new(&scene.path("namespaces")));
         let kernel = if pod.is_some() { "demo-net-spt" } else { "demo-spt" };
         let bundle = scene.bundle("bundle", "spt", kernel, &["hello"]);
+        // A control group by whose name the inventory finds it.
+        let path = scene.path("");
+        let group = format!("/{}", path.file_name().unwrap().to_str().unwrap());
+        bundle.edit(|spec| spec["linux"]["cgroupsPath"] = group.into());
         if let Some(pod) = &pod {
             scene.fake_monitor(&std::env::current_exe().unwrap());
             bundle.edit(|spec| {

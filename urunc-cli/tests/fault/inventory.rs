@@ -84,11 +84,9 @@ fn files(directory: &Path, lines: &mut BTreeSet<String>) {
 fn cgroups(mounts: &str, name: &str, lines: &mut BTreeSet<String>) {
     for line in mounts.lines().filter(|line| line.contains(" - cgroup")) {
         let mount = line.split(' ').nth(4).unwrap();
-        for parent in [mount.to_owned(), format!("{mount}/urunc-fault")] {
-            let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-            let ours = entries.filter(|entry| entry.file_name().to_string_lossy().contains(name));
-            lines.extend(ours.map(|entry| format!("cgroup {}", entry.path().display())));
-        }
+        let entries = fs::read_dir(mount).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().contains(name));
+        lines.extend(ours.map(|entry| format!("cgroup {}", entry.path().display())));
     }
 }
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod descriptors;
 mod errors;
 mod forced;
 mod ground;
@@ -29,6 +30,10 @@ fn main() -> std::process::ExitCode {
     if let Some(tap) = monitor::asked_for() {
         monitor::run(tap.as_deref());
     }
+    if let Some(paths) = descriptors::asked_for() {
+        descriptors::run(&paths);
+        return std::process::ExitCode::SUCCESS;
+    }
     let arguments = Arguments::from_args();
     let tests: &[(&str, Test)] = &[
         ("kills::killed_at_any_system_call_alone", kills::alone),
@@ -36,6 +41,7 @@ fn main() -> std::process::ExitCode {
         ("errors::failed_at_any_system_call_alone", errors::alone),
         ("errors::failed_at_any_system_call_in_a_pod", errors::in_pod),
         ("races::one_command_meets_another_at_any_system_call", races::pairs),
+        ("descriptors::their_number_stays_the_same", descriptors::constant),
         ("forced::a_record_that_nobody_can_read", forced::unreadable_record),
         ("forced::a_bundle_that_is_gone", forced::bundle_gone),
         ("forced::a_monitor_binary_that_is_gone", forced::monitor_gone),
