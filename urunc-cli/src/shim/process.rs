@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use containerd_shim_protos::types::task::Status;
 
 use super::children::Exit;
+use super::stats::Membership;
 use super::stdio::{Held, Request};
 use super::terminal::Terminal;
 use super::wait::Waiter;
@@ -58,6 +59,8 @@ pub struct Process {
     pub pid: u32,
     /// Itself.
     pub pidfd: Option<OwnedFd>,
+    /// Its cgroups, which are there a little longer than itself.
+    pub cgroups: Option<Membership>,
     /// How far it is.
     pub stage: Stage,
     /// Where its streams go.
@@ -79,6 +82,7 @@ impl Process {
         Self {
             pid: 0,
             pidfd: None,
+            cgroups: None,
             stage: Stage::Created,
             stdio,
             held: Held::default(),

@@ -17,6 +17,7 @@ use containerd_shim_protos::ttrpc::r#sync::{MethodHandler, TtrpcContext};
 use containerd_shim_protos::{Task as Methods, create_task, ttrpc};
 
 use super::pod::Pod;
+use super::process::Stage;
 use super::wait::WaitMethod;
 use super::{ShimError, create, stats, stdio};
 
@@ -88,7 +89,7 @@ impl Methods for Service {
             exec_id: request.exec_id,
             ..StateResponse::default()
         };
-        if let super::process::Stage::Stopped(exit) = process.stage {
+        if let Stage::Stopped(exit) = process.stage {
             response.exit_status = exit.status;
             response.exited_at = MessageField::some(exit.at.into());
         }
@@ -154,6 +155,10 @@ impl Methods for Service {
 
     fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Answer<StatsResponse> {
         let process = self.pod.task(&request.id)?.snapshot("")?;
+        if matches!(process.stage, Stage::Stopped(_)) {
+            // Its number may be another process's by now.
+            return Err(ShimError::Finished { what: format!("container {}", request.id) }.into());
+        }
         let stats = stats::read(process.pid)?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }

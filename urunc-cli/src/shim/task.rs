@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::events::task::{
-    TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskPaused, TaskResumed, TaskStart,
+    TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::MessageField;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
@@ -19,6 +19,7 @@ use super::children::{Children, Exit};
 use super::events::Publisher;
 use super::process::{Process, Stage};
 use super::runtime::{Runtime, Use};
+use super::stats::Membership;
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wait::Waiter;
 use super::{ShimError, lock, mounts, stdio};
@@ -113,6 +114,7 @@ impl Task {
         let mut state = lock(&self.state);
         let pidfd = self.watch("", state.init.pid)?;
         state.init.pidfd = Some(pidfd);
+        state.init.cgroups = Membership::of(state.init.pid).ok();
         announce(state.init.pid);
         Ok(())
     }
@@ -129,6 +131,7 @@ impl Task {
     /// A process has ended: what it held is released, and then everybody is told, once.
     fn has_ended(&self, exec_id: &str, exit: Exit) {
         if exec_id.is_empty() {
+            self.tell_of_memory();
             self.end_the_rest();
         }
         let mut state = lock(&self.state);
@@ -154,6 +157,14 @@ impl Task {
             waiter.answer(exit);
         }
         self.ended.notify_all();
+    }
+
+    /// Whether the container's memory was too little. Told before its end: Kubernetes shows it as the reason.
+    fn tell_of_memory(&self) {
+        let cgroups = lock(&self.state).init.cgroups.clone();
+        if cgroups.is_some_and(|cgroups| cgroups.oom_kills() > 0) {
+            self.events.publish(&TaskOOM { container_id: self.runtime.id.clone(), ..TaskOOM::default() });
+        }
     }
 
     /// What does not end with the first process. A failure is no reason to keep the end a secret.

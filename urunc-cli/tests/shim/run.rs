@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test { name: "run::a_detached_guest_is_listed_and_killed", needs: GUEST, run: detached },
     Test { name: "run::events_come_once_and_in_order", needs: GUEST, run: events },
+    Test { name: "run::a_lack_of_memory_is_told_before_the_end", needs: RUNC, run: memory },
     Test { name: "run::what_is_no_unikernel_runs_under_runc", needs: RUNC, run: delegated },
     Test { name: "run::many_containers_leave_nothing", needs: GUEST, run: many },
 ];
@@ -70,21 +71,18 @@ fn detached() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What containerd is told of one container, as topics.
-fn events() -> Result<(), Failed> {
-    let containerd = Containerd::start(&[guest()]);
+/// What containerd tells of tasks while `run` runs a container that it then deletes, as topics.
+fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<String> {
     let mut listener = containerd.command(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(listener.stdout.take().unwrap()).lines();
     // A sign that it listens: containerd tells of the first thing that happens after it has subscribed.
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-    let label = || containerd.ctr(&["namespaces", "label", &containerd.namespace, "x=y"]);
     assert!(eventually(|| {
-        label();
+        containerd.ctr(&["namespaces", "label", &containerd.namespace, "x=y"]);
         receiver.try_recv().is_ok()
     }));
-    let output = containerd.run(&["--rm"], &guest(), "guest", &["hello", "exit=3"]);
-    assert_eq!(output.status.code(), shown(3), "{}", describe(&output));
+    run();
     let mut topics = Vec::new();
     while topics.last().is_none_or(|topic| topic != "/tasks/delete") {
         let line = receiver.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
@@ -93,7 +91,28 @@ fn events() -> Result<(), Failed> {
     }
     listener.kill().unwrap();
     listener.wait().unwrap();
+    topics
+}
+
+fn events() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[guest()]);
+    let topics = topics_of(&containerd, || {
+        let output = containerd.run(&["--rm"], &guest(), "guest", &["hello", "exit=3"]);
+        assert_eq!(output.status.code(), shown(3), "{}", describe(&output));
+    });
     assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    Ok(())
+}
+
+/// Kubernetes shows the event as the reason `OOMKilled`.
+fn memory() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    let topics = topics_of(&containerd, || {
+        let too_much = ["/bin/busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
+        let output = containerd.run(&["--rm", "--memory-limit", "16777216"], &plain(), "c", &too_much);
+        assert_eq!(output.status.code(), Some(137), "{}", describe(&output));
+    });
+    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"]);
     Ok(())
 }
 

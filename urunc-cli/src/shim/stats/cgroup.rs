@@ -9,14 +9,18 @@ use crate::shim::ShimError;
 const MOUNTS: &str = "/sys/fs/cgroup";
 
 /// The cgroups of one process.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Membership {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
     /// By controller; the unified hierarchy under the empty name.
     paths: BTreeMap<String, String>,
 }
 
 impl Membership {
-    pub(super) fn of(pid: u32) -> Result<Self, ShimError> {
+    /// The cgroups of `pid`.
+    ///
+    /// # Errors
+    /// [`ShimError::Path`] if there is no such process.
+    pub fn of(pid: u32) -> Result<Self, ShimError> {
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
         let text = fs::read_to_string(&path).map_err(ShimError::path("read", path))?;
         Ok(Self::parse(&text))
@@ -33,6 +37,16 @@ impl Membership {
             }
         }
         Self { paths }
+    }
+
+    /// How often the kernel has killed a process here because memory was short. The process itself may be gone.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        let (directory, file) = match self.unified() {
+            Some(directory) => (Some(directory), "memory.events"),
+            None => (self.controller("memory"), "memory.oom_control"),
+        };
+        directory.map_or(0, |directory| table(&directory, file)("oom_kill"))
     }
 
     /// The directory in the unified hierarchy, where that one has the controllers.

@@ -6,6 +6,8 @@ mod net;
 mod v1;
 mod v2;
 
+pub use cgroup::Membership;
+
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use super::ShimError;
@@ -16,7 +18,7 @@ use super::service::pack;
 /// # Errors
 /// [`ShimError::Path`] if the process is gone.
 pub fn read(pid: u32) -> Result<Any, ShimError> {
-    let membership = cgroup::Membership::of(pid)?;
+    let membership = Membership::of(pid)?;
     match membership.unified() {
         Some(directory) => pack("io.containerd.cgroups.v2.Metrics", &v2::read(&directory, pid)),
         None => pack("io.containerd.cgroups.v1.Metrics", &v1::read(&membership, pid)),
