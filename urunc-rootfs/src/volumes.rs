@@ -16,5 +16,5 @@ pub use facts::{Extent, Origin, SourceFacts, SourceKind, Volume};
 pub use outcome::{
     Delivery, DiskId, Medium, Undeliverable, Undelivered, VolumePlan, VolumesError, Weight, Why,
 };
-pub use plan::plan;
+pub use plan::{plan, weight};
 pub use source::{Limits, SourceError, VolumeSource};

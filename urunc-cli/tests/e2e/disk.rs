@@ -17,6 +17,7 @@ const LOOP: &[Need] = &[Need::Root, Need::Linux, Need::Loop];
 
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "disk::a_guest_lives_in_its_initrd", needs: LINUX, run: initrd },
+    Test { name: "disk::what_engines_always_mount_stops_no_guest", needs: LINUX, run: customary },
     Test { name: "disk::a_guest_lives_on_a_disk_image", needs: LINUX, run: disk_image },
     Test { name: "disk::a_guest_lives_on_a_read_only_disk_image", needs: LINUX, run: read_only_image },
     Test { name: "disk::a_guest_lives_on_the_containers_block_device", needs: LOOP, run: block_device },
@@ -124,6 +125,30 @@ fn initrd() -> Result<(), Failed> {
         volumes.assert_unchanged();
     }
     assert_eq!(hash(&bundle.path, &[]), before, "the image has changed");
+    passed()
+}
+
+/// Kubernetes gives every container a token below /var/run, which in a compressed initrd may be a link or not.
+fn customary() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = linux::bundle(&scene, "/init");
+    bundle.annotate("initrd", "/boot/initrd");
+    let path = bundle.path.join("rootfs/boot/initrd");
+    fs::write(&path, linux::initrd("say \"hosts: $(show /etc/hosts)\"")).unwrap();
+    let packed = std::process::Command::new("gzip").arg("-c").arg(&path).output().unwrap();
+    fs::write(&path, packed.stdout).unwrap();
+    let token = scene.path("token");
+    fs::create_dir(&token).unwrap();
+    fs::write(token.join("token"), "secret").unwrap();
+    linux::bind(&bundle, &token, "/var/run/secrets/kubernetes.io/serviceaccount", "ro");
+    fs::write(scene.path("hosts"), "::1 me\n").unwrap();
+    linux::bind(&bundle, &scene.path("hosts"), "/etc/hosts", "rw");
+    said(&run(&scene, &bundle), &["hosts: ::1 me"]);
+    // The same, if it is the user's wish, is an error.
+    linux::bind(&bundle, &token, "/var/run/mine", "ro");
+    let output = scene.urunc(&["run", "--bundle", bundle.str(), "guest"]);
+    assert!(!output.status.success() && describe(&output).contains("/var/run/mine"), "{}", describe(&output));
+    scene.assert_clean();
     passed()
 }
 

@@ -107,7 +107,9 @@ const CUSTOMARY_BINDS: [&str; 6] = [
 /// Empty directories that they mount into every container, besides those below `/dev`.
 const CUSTOMARY_TMPFS: [&str; 1] = ["/run"];
 
-fn weight(volume: &Volume) -> Weight {
+/// Whether anybody minds if a volume does not reach the guest.
+#[must_use]
+pub fn weight(volume: &Volume) -> Weight {
     let one_of = |places: &[&str]| places.iter().any(|place| volume.destination == Path::new(place));
     let customary = volume.destination.starts_with("/dev")
         || match volume.origin {

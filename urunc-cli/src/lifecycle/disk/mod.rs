@@ -17,6 +17,7 @@ mod facts;
 mod plan;
 mod recorded;
 mod share;
+mod snapshot;
 mod support;
 mod take;
 

@@ -21,6 +21,7 @@ use urunc_vmm::{
 };
 
 use super::share::PreparedDaemon;
+use super::snapshot::Snapshot;
 use super::support::Mounter;
 use super::{DiskError, access, facts, support};
 use crate::bundle::{Bundle, GuestConfig};
@@ -47,13 +48,6 @@ pub(in crate::lifecycle) struct FrozenDisk {
     pub(super) initrd: Option<PathBuf>,
     /// What is put into it.
     pub(super) snapshots: Vec<Snapshot>,
-}
-
-/// A volume of which the guest gets a copy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Snapshot {
-    pub(super) source: PathBuf,
-    pub(super) destination: Target,
 }
 
 /// A block device that the guest gets.
@@ -123,7 +117,7 @@ pub(in crate::lifecycle) fn plan(
     let reach = volumes::plan(&volumes, &facts.wish, &decision.selection, &facts.guest, dialect);
     let mut plan = DiskPlan { rootfs: bundle.spec.rootfs.clone(), ..DiskPlan::default() };
     plan.warnings = undelivered(&reach, strange, config.runtime.undeliverable)?;
-    let work = Work { bundle, guest, image, config };
+    let work = Work { bundle, guest, image, config, volumes: &volumes };
     work.root(&mut plan, &decision.selection, &reach)?;
     for delivery in reach.deliveries {
         work.volume(&mut plan, delivery, &decision.selection)?;
@@ -162,6 +156,7 @@ struct Work<'a> {
     guest: &'a GuestConfig,
     image: &'a Image,
     config: &'a Config,
+    volumes: &'a [volumes::Volume],
 }
 
 impl Work<'_> {
@@ -230,7 +225,8 @@ impl Work<'_> {
             // Part of the shared root.
             Delivery::Share { .. } => return Ok(()),
             Delivery::Snapshot { source, destination, medium } => {
-                let snapshot = Snapshot { source, destination };
+                let weight = self.weight(&destination);
+                let snapshot = Snapshot { source, destination, weight };
                 match medium {
                     Medium::Initrd => plan.frozen.snapshots.push(snapshot),
                     Medium::Rootfs => plan.copies.push(snapshot),
@@ -255,6 +251,12 @@ impl Work<'_> {
             plan.volumes.push(Volume { disk: id, mount_point: destination.to_string() });
         }
         Ok(())
+    }
+
+    /// Of the volume at `destination`; a later one there hides an earlier one.
+    fn weight(&self, destination: &Target) -> Weight {
+        let there = self.volumes.iter().rev().find(|volume| volume.destination == destination.as_path());
+        there.map_or(Weight::Asked, volumes::weight)
     }
 
     /// A disk image of the image, bound into the monitor's root.

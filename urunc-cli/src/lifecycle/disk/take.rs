@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use urunc_rootfs::Image;
 use urunc_rootfs::block::BlockDevice;
-use urunc_rootfs::volumes::{Copied, Limits, VolumeSource, copy_into};
+use urunc_rootfs::volumes::{Copied, copy_into};
 use urunc_state::Locked;
 
 use super::plan::DiskPlan;
@@ -21,13 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(in crate::lifecycle) struct Held {
     claims: Vec<BlockDevice>,
-    copied: Option<(PathBuf, Copied)>,
+    copied: Vec<Copied>,
+    rootfs: PathBuf,
 }
 
 /// Keeps loop devices alive without standing in the way of a mount.
 #[derive(Debug)]
 pub(in crate::lifecycle) struct Undoing {
-    copied: Option<(PathBuf, Copied)>,
+    copied: Vec<Copied>,
+    rootfs: PathBuf,
     _devices: Vec<File>,
 }
 
@@ -51,13 +53,12 @@ impl DiskPlan {
             locked.save(record)?;
         }
         if !self.copies.is_empty() {
-            let mut additions = Vec::new();
-            for copy in &self.copies {
-                additions
-                    .extend(VolumeSource::open(&copy.source)?.read(&copy.destination, Limits::default())?);
-            }
+            held.rootfs.clone_from(&self.rootfs);
             let image = Image::open(&self.rootfs)?;
-            held.copied = Some((self.rootfs.clone(), copy_into(&image, &additions)?));
+            for snapshot in &self.copies {
+                let copied = snapshot.read().and_then(|additions| Ok(copy_into(&image, &additions)?));
+                held.copied.extend(snapshot.unless_customary(copied)?);
+            }
         }
         for take in &self.takes {
             held.claims.push(take.handover.take(take.access, PATIENCE)?);
@@ -83,15 +84,15 @@ impl Held {
                 .inspect_err(|error| log::warn!("cannot keep a block device open: {error}"))
         };
         let devices = self.claims.iter().filter_map(|claim| open_again(claim).ok()).collect();
-        Undoing { copied: self.copied, _devices: devices }
+        Undoing { copied: self.copied, rootfs: self.rootfs, _devices: devices }
     }
 }
 
 impl Undoing {
     /// Puts the root file system's files back as they were; it must be mounted again.
     pub(in crate::lifecycle) fn finish(self) {
-        if let Some((rootfs, copied)) = self.copied {
-            let undone = Image::open(&rootfs)
+        for copied in self.copied.into_iter().rev() {
+            let undone = Image::open(&self.rootfs)
                 .map_err(DiskError::from)
                 .and_then(|image| copied.undo(&image).map_err(DiskError::from));
             if let Err(error) = undone {
