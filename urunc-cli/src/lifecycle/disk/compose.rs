@@ -50,7 +50,7 @@ pub(in crate::lifecycle) fn compose(
             Ok(file) => break file,
             Err(error) => {
                 let Some(at) = culprit(&error, &parts) else { return Err(error) };
-                let (Some(snapshot), _) = parts.swap_remove(at) else { return Err(error) };
+                let (Some(snapshot), _) = parts.remove(at) else { return Err(error) };
                 snapshot.unless_customary(Err::<(), _>(error))?;
             }
         }
