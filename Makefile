@@ -34,6 +34,16 @@ release: ## Build the binaries of a release
 guest: ## Build the demo unikernel
 	cd examples/unikernel && $(CARGO) build --release
 
+.PHONY: linux-guest
+linux-guest: ## Build the kernel with which the end-to-end tests boot Linux guests (minutes, once)
+	scripts/install-deps build qemu linux-guest
+	scripts/guest-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
+
+.PHONY: virtiofsd
+virtiofsd: ## Build virtiofsd into target/virtiofsd/bin, for releases of Debian that have no package of it
+	scripts/install-deps build virtiofsd
+	$(CARGO) install --locked --version 1.13.2 --root $(or $(CARGO_TARGET_DIR),target)/virtiofsd virtiofsd
+
 .PHONY: install
 install: release ## Install the binaries below PREFIX (/usr/local)
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin target/release/urunc target/release/containerd-shim-urunc-v2
