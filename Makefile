@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # What is missing is installed by `make`, so its absence is a failure here, not a reason to skip a test.
 # Extend it (`make test URUNC_REQUIRE=root,qemu,solo5-spt`) on machines that must have more.
-export URUNC_REQUIRE ?= root,qemu,containerd,runc
+export URUNC_REQUIRE ?= root,qemu,linux-guest,containerd,runc
 
 .PHONY: demo
 demo: ## Boot the demo unikernel and walk a second one through its life
@@ -13,7 +13,8 @@ demo: ## Boot the demo unikernel and walk a second one through its life
 
 .PHONY: test
 test: ## Install what the tests need and run all of them
-	scripts/install-deps build qemu test containerd
+	scripts/install-deps build qemu test containerd linux-guest
+	scripts/stock-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
 	$(MAKE) --no-print-directory guest
 	examples/unikernel/check.sh
 	$(CARGO) build --workspace --all-targets
@@ -34,13 +35,8 @@ release: ## Build the binaries of a release
 guest: ## Build the demo unikernel
 	cd examples/unikernel && $(CARGO) build --release
 
-.PHONY: linux-guest
-linux-guest: ## Build the kernel with which the end-to-end tests boot Linux guests (minutes, once)
-	scripts/install-deps build qemu linux-guest
-	scripts/guest-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
-
 .PHONY: virtiofsd
-virtiofsd: ## Build virtiofsd into target/virtiofsd/bin, for releases of Debian that have no package of it
+virtiofsd: ## Install virtiofsd into target/virtiofsd/bin, for releases of Debian that have no package of it
 	scripts/install-deps build virtiofsd
 	$(CARGO) install --locked --version 1.13.2 --root $(or $(CARGO_TARGET_DIR),target)/virtiofsd virtiofsd
 

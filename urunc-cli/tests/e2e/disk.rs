@@ -12,18 +12,24 @@ use crate::linux::{self, Mounted, inventory};
 use crate::scene::{Bundle, Need, Scene, describe, eventually, passed};
 
 const LINUX: &[Need] = &[Need::Root, Need::Linux];
-const VIRTIOFS: &[Need] = &[Need::Root, Need::Linux, Need::Virtiofsd];
+const DRIVERS: &[Need] = &[Need::Root, Need::LinuxDrivers];
+const VIRTIOFS: &[Need] = &[Need::Root, Need::LinuxDrivers, Need::Virtiofsd];
+const LOOP_DRIVERS: &[Need] = &[Need::Root, Need::LinuxDrivers, Need::Loop];
 const LOOP: &[Need] = &[Need::Root, Need::Linux, Need::Loop];
 
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "disk::a_guest_lives_in_its_initrd", needs: LINUX, run: initrd },
     Test { name: "disk::what_engines_always_mount_stops_no_guest", needs: LINUX, run: customary },
-    Test { name: "disk::a_guest_lives_on_a_disk_image", needs: LINUX, run: disk_image },
-    Test { name: "disk::a_guest_lives_on_a_read_only_disk_image", needs: LINUX, run: read_only_image },
-    Test { name: "disk::a_guest_lives_on_the_containers_block_device", needs: LOOP, run: block_device },
-    Test { name: "disk::a_guest_gets_a_volume_as_a_disk", needs: LOOP, run: block_volume },
+    Test { name: "disk::a_guest_lives_on_a_disk_image", needs: DRIVERS, run: disk_image },
+    Test { name: "disk::a_guest_lives_on_a_read_only_disk_image", needs: DRIVERS, run: read_only_image },
+    Test {
+        name: "disk::a_guest_lives_on_the_containers_block_device",
+        needs: LOOP_DRIVERS,
+        run: block_device,
+    },
+    Test { name: "disk::a_guest_gets_a_volume_as_a_disk", needs: LOOP_DRIVERS, run: block_volume },
     Test { name: "disk::a_guest_lives_in_a_directory_over_virtiofs", needs: VIRTIOFS, run: virtiofs },
-    Test { name: "disk::a_guest_lives_in_a_directory_over_9p", needs: LINUX, run: nine_p },
+    Test { name: "disk::a_guest_lives_in_a_directory_over_9p", needs: DRIVERS, run: nine_p },
     Test { name: "disk::a_virtiofsd_that_ends_fails_start", needs: LINUX, run: dead_virtiofsd },
     Test { name: "disk::a_failed_create_gives_everything_back", needs: LOOP, run: failed_create },
     Test { name: "disk::a_busy_volume_is_named_and_stays", needs: LOOP, run: busy_volume },

@@ -1,4 +1,4 @@
-//! A small Linux guest: the kernel that `scripts/guest-kernel` builds, busybox, and a script as its init, as an initrd, a
+//! A small Linux guest: a kernel, busybox, and a script as its init, as an initrd, a
 //! directory or an ext4 image. The script does what the test wants and says what it sees.
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::json;
 use urunc_rootfs::initrd::{Addition, Content, Dialect, compose};
 
-use super::scene::{BUSYBOX, Bundle, Scene, guest_kernel};
+use super::scene::{BUSYBOX, Bundle, Scene, guest_kernel, stock_kernel};
 
 /// What every script begins with; `say` writes a line that no kernel message can tear apart.
 const PRELUDE: &str = r#"#!/bin/busybox sh
@@ -22,6 +22,11 @@ put() { /bin/busybox echo "$2" >"$1"; }
 "#;
 /// What every script ends with. Everything reaches the disk first.
 const POSTLUDE: &str = "/bin/busybox sync\nsay end\n/bin/busybox poweroff -f\n";
+
+/// The kernel with the most drivers that there is.
+fn kernel() -> PathBuf {
+    guest_kernel().unwrap_or_else(stock_kernel)
+}
 
 /// The guest's files, with `script` as its init and as urunit.
 fn files(script: &str) -> Vec<Addition> {
@@ -66,7 +71,7 @@ pub(crate) fn tree(directory: &Path, script: &str) {
             }
         }
     }
-    fs::copy(guest_kernel(), directory.join("boot/vmlinuz")).unwrap();
+    fs::copy(kernel(), directory.join("boot/vmlinuz")).unwrap();
 }
 
 /// An ext4 image with what is in `directory`, owned by `owner`.
@@ -81,7 +86,7 @@ pub(crate) fn bundle(scene: &Scene, program: &str) -> Bundle {
     scene.configure("[runtime]\nkvm = \"off\"\n");
     let path = scene.path("bundle");
     fs::create_dir_all(path.join("rootfs/boot")).unwrap();
-    fs::copy(guest_kernel(), path.join("rootfs/boot/vmlinuz")).unwrap();
+    fs::copy(kernel(), path.join("rootfs/boot/vmlinuz")).unwrap();
     let bundle = Bundle { path };
     bundle.write(&json!({
         "ociVersion": "1.0.2",

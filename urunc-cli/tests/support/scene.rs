@@ -28,8 +28,10 @@ pub(crate) enum Need {
     Firecracker,
     /// Cloud Hypervisor and `/dev/kvm`.
     CloudHypervisor,
-    /// QEMU, the kernel of `scripts/guest-kernel`, busybox-static and mkfs.ext4.
+    /// QEMU, the kernel of `scripts/stock-kernel` and busybox-static.
     Linux,
+    /// Besides, a kernel with its virtio drivers built in, which `URUNC_GUEST_KERNEL` names, and mkfs.ext4.
+    LinuxDrivers,
     /// virtiofsd.
     Virtiofsd,
     /// Loop devices.
@@ -45,10 +47,10 @@ impl Need {
             Self::Hvt => has_monitor("solo5-hvt"),
             Self::Firecracker => has_monitor("firecracker"),
             Self::CloudHypervisor => has_monitor("cloud-hypervisor"),
-            Self::Linux => {
-                let files = [guest_kernel(), PathBuf::from(BUSYBOX)];
-                let programs = ["qemu-system-x86_64", "mkfs.ext4"];
-                files.iter().all(|file| file.exists()) && programs.iter().all(|name| in_path(name).is_some())
+            Self::Linux => Self::Qemu.is_met() && stock_kernel().exists() && Path::new(BUSYBOX).exists(),
+            Self::LinuxDrivers => {
+                let kernel = guest_kernel().is_some_and(|path| path.exists());
+                Self::Linux.is_met() && kernel && in_path("mkfs.ext4").is_some()
             }
             Self::Virtiofsd => {
                 in_path("virtiofsd").is_some()
@@ -69,6 +71,7 @@ impl Need {
             Self::Firecracker => "firecracker",
             Self::CloudHypervisor => "cloud-hypervisor",
             Self::Linux => "linux-guest",
+            Self::LinuxDrivers => "linux-drivers",
             Self::Virtiofsd => "virtiofsd",
             Self::Loop => "loop",
         };
@@ -93,11 +96,16 @@ pub(crate) fn demo(name: &str) -> PathBuf {
     target.join("release").join(name)
 }
 
-/// The Linux kernel that `scripts/guest-kernel` builds.
-pub(crate) fn guest_kernel() -> PathBuf {
+/// The Linux kernel that `scripts/stock-kernel` unpacks. Its drivers are modules.
+pub(crate) fn stock_kernel() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     target.join("linux-guest/vmlinuz")
+}
+
+/// A Linux kernel with virtio over PCI, disks, ext4, virtiofs and 9p built in, if the caller has one.
+pub(crate) fn guest_kernel() -> Option<PathBuf> {
+    std::env::var_os("URUNC_GUEST_KERNEL").map(PathBuf::from)
 }
 
 /// Of Debian's busybox-static.
