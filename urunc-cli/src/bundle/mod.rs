@@ -3,6 +3,7 @@
 //! `oci-spec` is used here and nowhere else. Nothing is changed on the host.
 
 pub mod annotations;
+mod hooks;
 mod namespaces;
 mod resources;
 mod spec;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 pub use annotations::{GuestConfig, ImagePath};
+pub use hooks::{Hook, HookSpecError, Hooks};
 pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
 pub use resources::ResourceError;
 pub use spec::{ContainerSpec, Mount, SpecError, Terminal, User, WindowSize};

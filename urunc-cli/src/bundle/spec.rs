@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec};
 use urunc_rootfs::Access;
 
+use super::hooks::{self, HookSpecError, Hooks};
 use super::namespaces::{NamespaceError, Namespaces};
 use super::resources::{self, ResourceError};
 use crate::cgroup::{Limit, Resources};
@@ -23,6 +24,9 @@ pub enum SpecError {
     /// The namespaces cannot be used.
     #[error(transparent)]
     Namespaces(#[from] NamespaceError),
+    /// A hook cannot be used.
+    #[error(transparent)]
+    Hooks(#[from] HookSpecError),
     /// A resource limit cannot be used.
     #[error(transparent)]
     Resources(#[from] ResourceError),
@@ -121,6 +125,8 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// Whether `linux.seccomp` is there; without it the monitor's own filter is off (design.md section 8).
     pub seccomp: bool,
+    /// `hooks`
+    pub hooks: Hooks,
     /// `annotations`
     pub annotations: BTreeMap<String, String>,
 }
@@ -173,6 +179,7 @@ impl ContainerSpec {
             resources,
             memory_limit,
             seccomp: linux.seccomp().is_some(),
+            hooks: spec.hooks().as_ref().map(hooks::convert).transpose()?.unwrap_or_default(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         })
     }

@@ -7,9 +7,10 @@
 //!
 //! Whatever fails after the record exists is undone by the one teardown before the error is returned.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::mount::OpenTreeFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::isatty;
@@ -24,7 +25,7 @@ use super::limits::{Limits, LimitsError};
 use super::plan::{self, BootSource, ContainerPlan};
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::bundle::annotations::{self, FILE};
-use crate::bundle::{Bundle, BundleFile, ContainerSpec, GuestConfig, NamespaceKind, Terminal};
+use crate::bundle::{Bundle, BundleFile, ContainerSpec, GuestConfig, Hooks, NamespaceKind, Terminal};
 use crate::sandbox::channel::{Channel, Listener};
 use crate::sandbox::console::Console as Pty;
 use crate::sandbox::foreground::Streams;
@@ -226,6 +227,8 @@ fn bring_up(
         listener,
         streams: theirs,
         cgroup,
+        hooks: bundle.spec.hooks.clone(),
+        rootfs: hook_root(&bundle.spec)?,
         root,
         daemon: daemon.map(|prepared| prepared.daemon),
         kept: held.descriptors()?,
@@ -241,7 +244,7 @@ fn bring_up(
     drop(setup);
     let process =
         Process::from_pidfd(pidfd)?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
-    match commit(locked, &process, &channel, &ours, console, pid_file) {
+    match commit(locked, &process, &channel, &bundle.spec.hooks, &ours, console, pid_file) {
         Ok(()) => Ok(Created { process, streams: ours }),
         Err(error) => {
             // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
@@ -277,10 +280,23 @@ fn streams(spec: &ContainerSpec, console: &Console) -> Result<(Streams, init::St
     }
 }
 
+/// The container's own root file system as a mount of its own, if a hook runs in it: init will not see the host's any more.
+fn hook_root(spec: &ContainerSpec) -> Result<Option<OwnedFd>, LifecycleError> {
+    if spec.hooks.start_container.is_empty() {
+        return Ok(None);
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(rustix::fs::CWD, &spec.rootfs, flags)
+        .map(Some)
+        .map_err(|errno| LifecycleError::HookRoot { path: spec.rootfs.clone(), source: errno.into() })
+}
+
 fn commit(
     locked: &mut Locked,
     process: &Process,
     channel: &Channel,
+    hooks: &Hooks,
     streams: &Streams,
     console: &Console,
     pid_file: Option<&PidFile>,
@@ -291,8 +307,11 @@ fn commit(
         record.urunc.process = Some(process.identity().clone());
         record.urunc.exe = exe;
     })?;
-    channel.send(&FromCreate::Proceed, &[])?;
-    match channel.receive_within::<ToCreate>(INIT_PATIENCE)? {
+    let state = super::hooks::document(locked.record(), Status::Creating)?;
+    super::hooks::create_runtime(hooks, &state)?;
+    channel.send(&FromCreate::Proceed { state }, &[])?;
+    let patience = INIT_PATIENCE + crate::sandbox::hooks::patience(&hooks.create_container);
+    match channel.receive_within::<ToCreate>(patience)? {
         Some((ToCreate::Ready, _)) => {}
         Some((ToCreate::Failed(failure), _)) => return Err(LifecycleError::Init(failure)),
         None => return Err(LifecycleError::InitDied(how_it_ended(process))),

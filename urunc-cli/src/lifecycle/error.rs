@@ -15,6 +15,7 @@ use crate::bundle::BundleError;
 use crate::bundle::annotations::AnnotationError;
 use crate::sandbox::channel::ChannelError;
 use crate::sandbox::console::ConsoleError;
+use crate::sandbox::hooks::HookError;
 use crate::sandbox::protocol::Failure;
 use crate::sandbox::spawn::SpawnError;
 
@@ -55,6 +56,21 @@ pub enum LifecycleError {
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A control group is still there.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::ReleaseError),
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// The container's root file system cannot be kept for hooks.
+    #[error("cannot open the container's root file system {path} for its startContainer hooks")]
+    HookRoot {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The limits cannot be applied.
     #[error(transparent)]
     Limits(#[from] LimitsError),

@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod disk;
 mod error;
+mod hooks;
 mod kill;
 mod limits;
 mod list;

@@ -29,7 +29,7 @@ use urunc_vmm::{
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
 use super::error::StartError;
 use super::{LifecycleError, network, probe};
-use crate::bundle::{Bundle, ContainerSpec, GuestConfig, ImagePath, NamespaceKind};
+use crate::bundle::{Bundle, ContainerSpec, GuestConfig, Hooks, ImagePath, NamespaceKind};
 use crate::config::{Config, HostNetwork, MonitorConfig};
 
 /// Annotation by which containerd's CRI plugin tells a container's name in its pod.
@@ -164,6 +164,9 @@ pub(super) struct Frozen {
     pub(super) gid: u32,
     /// How the monitor is asked to end.
     pub(super) shutdown: Shutdown,
+    /// What is run at which point of the container's life.
+    #[serde(default)]
+    pub(super) hooks: Hooks,
     /// Where it is asked, if by a control interface.
     pub(super) control: Option<ControlPoint>,
 }
@@ -320,6 +323,7 @@ pub(super) fn plan(
         uid: bundle.spec.user.uid,
         gid: bundle.spec.user.gid,
         shutdown: Shutdown::Kill,
+        hooks: bundle.spec.hooks.clone(),
         control: None,
     };
     let booted = frozen.booted()?;

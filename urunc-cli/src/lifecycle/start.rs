@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -60,6 +61,7 @@ impl Runtime {
         if let Err(error) = saved {
             log::warn!("container {id} runs, but its record could not be updated: {error}");
         }
+        super::hooks::poststart(locked.record());
         Ok(())
     }
 }
@@ -115,7 +117,8 @@ fn execute(
     channel.send(&request, &borrowed)?;
     // A copy of the events' writing end that stayed open here would keep the watcher waiting for ever.
     drop(descriptors);
-    wait_for_execve(&channel)?;
+    let patience = INIT_PATIENCE + crate::sandbox::hooks::patience(&frozen.hooks.start_container);
+    wait_for_execve(&channel, patience)?;
     if let Some(events) = events {
         watcher::spawn(events, process.pidfd())
             .map_err(|source| StartError::Descriptor { what: "a watcher for resets", source })?;
@@ -135,8 +138,8 @@ fn events(launch: &Launch, descriptors: &mut Vec<(i32, OwnedFd)>) -> Result<Opti
 }
 
 /// `executing` followed by end of file is the proof; anything else is a failure (design.md, principle 7).
-fn wait_for_execve(channel: &Channel) -> Result<(), StartError> {
-    match channel.receive_within::<ToStart>(INIT_PATIENCE)? {
+fn wait_for_execve(channel: &Channel, patience: Duration) -> Result<(), StartError> {
+    match channel.receive_within::<ToStart>(patience)? {
         Some((ToStart::Executing, _)) => {}
         Some((ToStart::Failed(failure), _)) => return Err(StartError::Init(failure)),
         None => return Err(StartError::Died),

@@ -90,7 +90,10 @@ pub(super) fn destroy(store: &Store, mut locked: Locked) -> Result<(), Lifecycle
         release(&mut locked, None)?;
     }
     let origin = locked.origin()?;
-    remove(store, locked, &origin)
+    let record = locked.record().clone();
+    remove(store, locked, &origin)?;
+    super::hooks::poststop(&record);
+    Ok(())
 }
 
 /// What [`destroy`] does, for a container whose record is lost: from its origin, and by the marks on what it had. An empty

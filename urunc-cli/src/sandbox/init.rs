@@ -7,14 +7,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::process::DumpableBehavior;
+use serde_json::Value;
 use urunc_rootfs::root::PreparedRoot;
+use urunc_state::Status;
 
 use super::channel::{Channel, Listener};
 use super::daemon::{Daemon, Running};
+use super::hooks::{self, Place};
 use super::privileges;
 use super::protocol::{Execute, Failure, FromCreate, ToCreate, ToStart};
 use super::sys;
-use crate::bundle::{NamespaceKind, Namespaces, User};
+use crate::bundle::{Hook, Hooks, NamespaceKind, Namespaces, User};
 use crate::cgroup::Entrance;
 
 /// Name of the start socket in the container's state directory.
@@ -34,6 +37,10 @@ pub struct Setup {
     pub streams: Streams,
     /// The way into the container's control group.
     pub cgroup: Entrance,
+    /// The container's hooks.
+    pub hooks: Hooks,
+    /// The container's own root file system, if hooks need it.
+    pub rootfs: Option<OwnedFd>,
     /// The monitor's root, opened in create's mount namespace.
     pub root: PreparedRoot,
     /// virtiofsd, if the guest's files are shared by it.
@@ -70,12 +77,28 @@ impl Streams {
 
 /// Runs init. On every failure the process exits after having said why.
 pub fn run(setup: Setup) -> ! {
-    let Setup { create, listener, streams, cgroup, root, daemon, kept, namespaces, hostname, user } = setup;
-    let mut running = None;
-    let ready = isolate(&create, &listener, &streams, &cgroup, &root, daemon.as_ref(), &kept)
+    let Setup {
+        create,
+        listener,
+        streams,
+        cgroup,
+        hooks,
+        rootfs,
+        root,
+        daemon,
+        kept,
+        namespaces,
+        hostname,
+        user,
+    } = setup;
+    let (mut running, mut state) = (None, Value::Null);
+    let others: Vec<RawFd> = kept.iter().chain(&rootfs).map(AsRawFd::as_raw_fd).collect();
+    let ready = isolate(&create, &listener, &streams, &cgroup, &root, daemon.as_ref(), &others)
         .and_then(|()| take_streams(streams))
         .and_then(|()| wait_for_proceed(&create))
+        .map(|told| state = told)
         .and_then(|()| name_host(&namespaces, hostname.as_deref()))
+        .and_then(|()| run_hooks("createContainer", &hooks.create_container, &state, Place::Here))
         .and_then(|()| {
             // Before the root changes: in the new one the shared tree's own mounts would be lost.
             running = daemon.map(Daemon::start).transpose()?;
@@ -99,7 +122,11 @@ pub fn run(setup: Setup) -> ! {
     // Above every number that the monitor's descriptors will have, so that placing them cannot overwrite it.
     let floor = request.descriptors.iter().copied().max().unwrap_or(2).saturating_add(1);
     let Ok(start) = start.moved_above(floor) else { sys::exit(1) };
-    let failure = match alive(running.as_ref()).and_then(|()| keep_open(&kept, floor)) {
+    state["status"] = Status::Created.as_str().into();
+    let prepared = alive(running.as_ref())
+        .and_then(|()| start_container(&hooks.start_container, &state, rootfs, &user))
+        .and_then(|()| keep_open(&kept, floor));
+    let failure = match prepared {
         Ok(()) => become_monitor(&start, request, descriptors, &user),
         Err(failure) => failure,
     };
@@ -115,7 +142,7 @@ fn isolate(
     cgroup: &Entrance,
     root: &PreparedRoot,
     daemon: Option<&Daemon>,
-    kept: &[OwnedFd],
+    others: &[RawFd],
 ) -> Result<(), Failure> {
     // The log file is among what is closed; its number will be somebody else's.
     log::set_max_level(log::LevelFilter::Off);
@@ -129,7 +156,7 @@ fn isolate(
     keep.extend(streams.descriptor().map(AsRawFd::as_raw_fd));
     keep.extend(root.fds().map(|fd| fd.as_raw_fd()));
     keep.extend(daemon.into_iter().flat_map(Daemon::fds).map(|fd| fd.as_raw_fd()));
-    keep.extend(kept.iter().map(AsRawFd::as_raw_fd));
+    keep.extend(others);
     keep.sort_unstable();
     sys::close_all_except(&keep)
         .map_err(|error| Failure::step("cannot close create's descriptors", &error))?;
@@ -154,9 +181,9 @@ fn take_streams(streams: Streams) -> Result<(), Failure> {
     }
 }
 
-fn wait_for_proceed(create: &Channel) -> Result<(), Failure> {
+fn wait_for_proceed(create: &Channel) -> Result<Value, Failure> {
     match create.receive::<FromCreate>() {
-        Ok(Some((FromCreate::Proceed, _))) => Ok(()),
+        Ok(Some((FromCreate::Proceed { state }, _))) => Ok(state),
         Ok(Some((FromCreate::Committed, _)) | None) => sys::exit(1),
         Err(error) => Err(Failure::new(&error)),
     }
@@ -189,6 +216,20 @@ fn wait_for_start(listener: &Listener) -> (Channel, Execute, Vec<OwnedFd>) {
             return (start, request, descriptors);
         }
     }
+}
+
+fn start_container(
+    hooks: &[Hook],
+    state: &Value,
+    rootfs: Option<OwnedFd>,
+    user: &User,
+) -> Result<(), Failure> {
+    let Some(rootfs) = rootfs else { return Ok(()) };
+    run_hooks("startContainer", hooks, state, Place::Confined { root: rootfs.as_fd(), user })
+}
+
+fn run_hooks(kind: &'static str, list: &[Hook], state: &Value, place: Place<'_>) -> Result<(), Failure> {
+    hooks::run(kind, list, state.to_string().as_bytes(), place).map_err(|error| Failure::new(&error))
 }
 
 /// Returns only on failure.

@@ -10,6 +10,7 @@ pub mod channel;
 pub mod console;
 pub mod daemon;
 pub mod foreground;
+pub mod hooks;
 pub mod init;
 pub mod privileges;
 pub mod protocol;

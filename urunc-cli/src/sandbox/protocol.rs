@@ -17,12 +17,16 @@ use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// From create to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromCreate {
     /// Everything that create does to init from outside is done.
-    Proceed,
+    Proceed {
+        /// The container's state, for hooks.
+        state: Value,
+    },
     /// The container is recorded as created.
     Committed,
 }

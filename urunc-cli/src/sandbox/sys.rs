@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use urunc_state::Signal;
 
@@ -29,6 +30,37 @@ pub(super) enum Parentage {
     Sibling,
 }
 
+/// Where a fork returned.
+#[derive(Debug)]
+pub(super) enum Forked {
+    /// In the caller; this is the new process, which is its child.
+    Parent {
+        /// Its number, which is its own until it has been waited for.
+        pid: Pid,
+        /// What it is waited for by.
+        pidfd: OwnedFd,
+    },
+    /// In the new process.
+    Child,
+}
+
+/// Forks this process.
+///
+/// # Errors
+/// As [`clone_process`].
+pub(super) fn fork() -> io::Result<Forked> {
+    require_single_thread()?;
+    clone_unchecked(UnshareFlags::empty(), Parentage::Child, None)
+}
+
+/// Forks init, which has one thread for all of its life, and in its root no `/proc` that could tell.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn fork_from_init() -> io::Result<Forked> {
+    clone_unchecked(UnshareFlags::empty(), Parentage::Child, None)
+}
+
 /// Forks this process into new `namespaces` and the cgroup v2 directory `cgroup`, as `clone3(2)` does.
 ///
 /// # Errors
@@ -39,9 +71,20 @@ pub(super) fn clone_process(
     parentage: Parentage,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<Cloned> {
+    require_single_thread()?;
+    Ok(match clone_unchecked(namespaces, parentage, cgroup)? {
+        Forked::Parent { pidfd, .. } => Cloned::Parent(pidfd),
+        Forked::Child => Cloned::Child,
+    })
+}
+
+fn clone_unchecked(
+    namespaces: UnshareFlags,
+    parentage: Parentage,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Forked> {
     /// Linux 5.7 (`linux/sched.h`); `libc` has no constant that fits all 64 bits.
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    require_single_thread()?;
     let mut flags = u64::from(namespaces.bits()) | u64::from(libc::CLONE_PIDFD.cast_unsigned());
     let mut exit_signal = libc::SIGCHLD;
     if parentage == Parentage::Sibling {
@@ -78,11 +121,16 @@ pub(super) fn clone_process(
                 // Returning would let two processes go on as create.
                 exit(1)
             }
-            Ok(Cloned::Child)
+            Ok(Forked::Child)
         }
         -1 => Err(io::Error::last_os_error()),
-        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
-        _ => Ok(Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+        pid => {
+            // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let pid = pid.ok_or_else(|| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+            Ok(Forked::Parent { pid, pidfd })
+        }
     }
 }
 
@@ -187,24 +235,33 @@ pub(super) fn reset_signals() -> io::Result<()> {
 /// Unlike `execvp`, on which [`std::process::Command`] is built, it searches no `PATH` and gives no file that the kernel
 /// cannot execute to a shell.
 pub(super) fn execute(program: &Path, args: &[impl AsRef<OsStr>], env: &[(String, String)]) -> io::Error {
+    let args = args.iter().map(AsRef::as_ref);
+    let argv: Vec<&OsStr> = std::iter::once(program.as_os_str()).chain(args).collect();
+    let env: Vec<String> = env.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    execute_exactly(program, &argv, &env)
+}
+
+/// Replaces this process by `path` with all of its arguments, the first of which is its name, and returns only if that
+/// fails.
+pub(super) fn execute_exactly(path: &Path, args: &[impl AsRef<OsStr>], env: &[String]) -> io::Error {
     let strings = || -> Result<_, std::ffi::NulError> {
-        let path = CString::new(program.as_os_str().as_bytes())?;
+        let path = CString::new(path.as_os_str().as_bytes())?;
         let args =
-            args.iter().map(|arg| CString::new(arg.as_ref().as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        let env = env
-            .iter()
-            .map(|(key, value)| CString::new(format!("{key}={value}")))
-            .collect::<Result<Vec<_>, _>>()?;
+            args.iter().map(|text| CString::new(text.as_ref().as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let env = env.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>()?;
         Ok((path, args, env))
     };
-    let (path, args, env) = match strings() {
-        Ok(strings) => strings,
-        Err(error) => return error.into(),
+    match strings() {
+        Ok((path, args, env)) => execute_strings(&path, &args, &env),
+        Err(error) => error.into(),
+    }
+}
+
+fn execute_strings(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let terminated = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
-    let null = || std::iter::once(std::ptr::null());
-    let argv: Vec<_> =
-        std::iter::once(path.as_ptr()).chain(args.iter().map(|arg| arg.as_ptr())).chain(null()).collect();
-    let envp: Vec<_> = env.iter().map(|variable| variable.as_ptr()).chain(null()).collect();
+    let (argv, envp) = (terminated(args), terminated(env));
     // SAFETY: both arrays end with null, and all strings live until the call returns, if it does.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()

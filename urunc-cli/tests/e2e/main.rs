@@ -10,6 +10,7 @@ mod console;
 mod delegation;
 mod disk;
 mod guests;
+mod hooks;
 mod input;
 mod lifecycle;
 #[path = "../support/linux.rs"]
@@ -43,6 +44,7 @@ fn main() -> std::process::ExitCode {
         delegation::TESTS,
         disk::TESTS,
         guests::TESTS,
+        hooks::TESTS,
         input::TESTS,
         network::TESTS,
         process::TESTS,
