@@ -306,7 +306,7 @@ pub(super) fn plan(
     let kernel = image.open_file(guest.binary.as_str())?.into_file();
     let inspected = kernel::inspect(&kernel)
         .map_err(|source| PlanError::NotKernel { path: guest.binary.clone(), source })?;
-    let disk = disk::plan(bundle, guest, image, config, host.arch)?;
+    let mut disk = disk::plan(bundle, guest, image, config, host.arch)?;
     let mut machine = machine(&bundle.spec, inspected, config, &settings);
     let mut workload = workload(&bundle.spec, guest);
     disk.equip(&mut machine, &mut workload);

@@ -331,8 +331,10 @@ fn virtiofs() -> Result<(), Failed> {
         assert!(shared.join("from-guest").exists());
     }
     assert_eq!(hash(&rootfs, &new), before, "the image has changed");
-    // It dies with the container, whatever state that is in.
-    scene.create_ok(&bundle, "guest");
+    // It dies with the container, whatever state that is in. And whoever takes the default is told what comes of it.
+    scene.configure("[runtime]\nkvm = \"off\"\n");
+    let output = scene.create(&bundle, "guest");
+    assert!(output.status.success() && describe(&output).contains("--cache=always"), "{}", describe(&output));
     scene.ok(&["delete", "--force", "guest"]);
     scene.assert_clean();
     passed()

@@ -37,6 +37,12 @@ const SHARED: &str = "/share";
 pub(super) const SOCKET_HANDLE: &str = "virtiofsd.sock";
 const SOCKET: &str = "/run/virtiofsd.sock";
 
+const KVM: &str = "/dev/kvm";
+/// Seen with QEMU 10.0 and virtiofsd 1.13: it translates a page of code once, and is not told when another process writes
+/// something else there, as virtiofsd does when the guest has dropped a file from its cache and reads another.
+const EMULATED_SHARE: &str = "the guest is emulated and shares its files by virtiofsd, so its programs may crash: use KVM, \
+                              or set extra_binaries.virtiofsd.options = \"--cache=always\" in the configuration";
+
 /// The number under which the monitor inherits an initrd that start composes; far above those that plans assign.
 pub(super) const COMPOSED_FD: i32 = 100;
 const COMPOSED: &str = "/proc/self/fd/100";
@@ -365,7 +371,7 @@ impl DiskPlan {
     /// # Errors
     /// [`DiskError::Look`] if the kernel's size cannot be told.
     pub(in crate::lifecycle) fn furnish(
-        &self,
+        &mut self,
         needs: &mut Needs,
         machine: &Machine,
         kernel: &File,
@@ -378,6 +384,12 @@ impl DiskPlan {
             needs.proc = Proc::Masked;
         } else {
             needs.boot_files.extend(self.initrd.clone());
+        }
+        let emulated = !needs.devices.iter().any(|node| node.target.as_path() == Path::new(KVM));
+        if let Some(share) = self.share.as_ref().filter(|_| emulated)
+            && !share.launch.args.iter().any(|word| word == "--cache=always" || word == "always")
+        {
+            self.warnings.push(EMULATED_SHARE.to_owned());
         }
         needs.binds.extend(self.binds.iter().cloned());
         needs.devices.extend(self.nodes.iter().cloned());
