@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::OpenTreeFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use rustix::termios::isatty;
+use rustix::termios::{isatty, tcgetwinsize};
 use urunc_rootfs::Image;
 use urunc_rootfs::root::{Handle, Owner};
 use urunc_state::{AbsolutePath, ContainerId, Event, Locked, Origin, PidFile, Process, Record, Status};
@@ -25,7 +25,9 @@ use super::limits::{Limits, LimitsError};
 use super::plan::{self, BootSource, ContainerPlan};
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::bundle::annotations::{self, FILE};
-use crate::bundle::{Bundle, BundleFile, ContainerSpec, GuestConfig, Hooks, NamespaceKind, Terminal};
+use crate::bundle::{
+    Bundle, BundleFile, ContainerSpec, GuestConfig, Hooks, NamespaceKind, Terminal, WindowSize,
+};
 use crate::sandbox::channel::{Channel, Listener};
 use crate::sandbox::console::Console as Pty;
 use crate::sandbox::foreground::Streams;
@@ -268,7 +270,10 @@ fn bring_up(
 fn streams(spec: &ContainerSpec, console: &Console) -> Result<(Streams, init::Streams), LifecycleError> {
     match spec.terminal {
         Terminal::Yes(size) => {
-            let Pty { master, slave } = Pty::open(spec.user.uid, size)?;
+            // In the foreground it is our own terminal that shows it, so that one's size counts, and before the guest runs.
+            let ours = tcgetwinsize(std::io::stdin()).ok().filter(|_| *console == Console::Foreground);
+            let ours = ours.map(|size| WindowSize { rows: size.ws_row, columns: size.ws_col });
+            let Pty { master, slave } = Pty::open(spec.user.uid, ours.or(size))?;
             Ok((Streams::Terminal(master), init::Streams::Terminal(slave)))
         }
         Terminal::No if *console == Console::Foreground && isatty(std::io::stdin()) => {

@@ -303,6 +303,11 @@ impl SignalFd {
         if errno != 0 {
             return Err(io::Error::from_raw_os_error(errno));
         }
+        for signal in signals {
+            // Callers in the background ignore the keyboard's signals, and what is ignored never reaches a descriptor.
+            // SAFETY: the default action is no handler of ours, and the signal is blocked.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         // SAFETY: the set is initialised.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd == -1 {

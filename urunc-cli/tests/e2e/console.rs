@@ -230,12 +230,18 @@ fn interrupted() -> Result<(), Failed> {
     scene.fake_monitor(&scene.script("exec sleep 1000"));
     let bundle = scene.fake(&[]);
     for round in 0..20u64 {
-        let mut run = scene.command(&["run", "--bundle", bundle.str(), "c"]);
-        let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // In the background shells let their children ignore the keyboard's signals; that must not matter.
+        let mut run = std::process::Command::new("sh");
+        run.args(["-c", "trap '' INT; exec \"$@\"", "sh", crate::scene::URUNC, "--root"]).arg(scene.root());
+        run.args(["run", "--bundle", bundle.str(), "c"]).env("URUNC_CONFIG_FILE", scene.path("config.toml"));
+        let mut child = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(2 + round));
         let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        child.wait().unwrap();
+        // More than once: before urunc has taken the signal over, the shell's choice holds.
+        while child.try_wait().unwrap().is_none() {
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let clean = eventually(|| scene.leftovers().is_empty());
         assert!(clean, "round {round}: {:#?}", scene.leftovers());
     }
