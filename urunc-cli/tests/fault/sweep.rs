@@ -14,8 +14,8 @@ const RETRIES: usize = 3;
 /// So many failures are shown.
 const MOST_SHOWN: usize = 30;
 
-/// Whether every error is tried at every place, or each place gets one of them in turn where it is the second kind of
-/// container that makes the same calls.
+/// Whether every error is tried at every place, which takes ten minutes; otherwise each place gets one of them in turn.
+/// Kills are always tried at all places.
 pub(crate) fn is_full() -> bool {
     std::env::var_os("URUNC_FAULT").is_some_and(|value| value == "full")
 }
