@@ -6,6 +6,7 @@ pub mod annotations;
 mod hooks;
 mod namespaces;
 mod resources;
+mod rlimits;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub use annotations::{GuestConfig, ImagePath};
 pub use hooks::{Hook, HookSpecError, Hooks};
 pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
 pub use resources::ResourceError;
+pub use rlimits::{Rlimit, RlimitError};
 pub use spec::{ContainerSpec, Mount, SpecError, Terminal, User, WindowSize};
 
 /// Why a bundle cannot be used.

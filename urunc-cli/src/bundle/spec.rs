@@ -9,6 +9,7 @@ use urunc_rootfs::Access;
 use super::hooks::{self, HookSpecError, Hooks};
 use super::namespaces::{NamespaceError, Namespaces};
 use super::resources::{self, ResourceError};
+use super::rlimits::{self, Rlimit, RlimitError};
 use crate::cgroup::{Limit, Resources};
 
 /// What is wrong with a specification.
@@ -27,6 +28,9 @@ pub enum SpecError {
     /// A hook cannot be used.
     #[error(transparent)]
     Hooks(#[from] HookSpecError),
+    /// A limit of the process cannot be used.
+    #[error(transparent)]
+    Rlimits(#[from] RlimitError),
     /// A resource limit cannot be used.
     #[error(transparent)]
     Resources(#[from] ResourceError),
@@ -125,6 +129,10 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// Whether `linux.seccomp` is there; without it the monitor's own filter is off (design.md section 8).
     pub seccomp: bool,
+    /// `process.rlimits`
+    pub rlimits: Vec<Rlimit>,
+    /// `process.oomScoreAdj`
+    pub oom_score_adj: Option<i32>,
     /// `hooks`
     pub hooks: Hooks,
     /// `annotations`
@@ -179,6 +187,8 @@ impl ContainerSpec {
             resources,
             memory_limit,
             seccomp: linux.seccomp().is_some(),
+            rlimits: rlimits::convert(process.rlimits().as_deref().unwrap_or_default())?,
+            oom_score_adj: process.oom_score_adj(),
             hooks: spec.hooks().as_ref().map(hooks::convert).transpose()?.unwrap_or_default(),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         })

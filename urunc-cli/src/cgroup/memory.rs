@@ -1,7 +1,7 @@
 //! How a memory limit is shared between the guest and its monitor.
 //!
 //! A container's limit is meant for what runs in it, but the control group counts the monitor too. `on-top`: the guest
-//! gets the whole limit, and the group so much more as the monitor needs. `inside`: the group gets the limit, and the
+//! gets the whole limit, and the group so much more as the monitor needs (`urunc_vmm::Monitor::overhead`, measured there). `inside`: the group gets the limit, and the
 //! guest what the monitor leaves of it. `auto`: on top if the groups above leave room, else inside.
 
 use std::fs;
@@ -26,36 +26,6 @@ pub enum Accounting {
     OnTop,
     /// The container: the guest gets less than the limit.
     Inside,
-}
-
-/// What a monitor needs besides its guest's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overhead {
-    /// Bytes, whatever the guest.
-    pub fixed: u64,
-}
-
-impl Overhead {
-    /// What `monitor` needs: the measured peak of its control group minus the guest's memory, with a reserve of about a
-    /// half, in whole MiB. Measured and documented in `docs/memory.md`.
-    #[must_use]
-    pub fn of(monitor: Monitor) -> Self {
-        let mib = match monitor {
-            Monitor::Solo5Hvt | Monitor::Solo5Spt => 4,
-            Monitor::Firecracker => 8,
-            Monitor::CloudHypervisor => 24,
-            // With KVM 64 would do. Emulating, it also fills its translation cache and what describes it: a Linux guest of
-            // 128 MiB was seen to keep 207 MiB resident without using all of its own.
-            Monitor::Qemu => 160,
-        };
-        Self { fixed: mib * MIB }
-    }
-
-    /// For a guest with this many bytes: the second-level page tables and the host's own take 8 bytes a page each.
-    #[must_use]
-    pub fn for_guest(self, guest: u64) -> u64 {
-        self.fixed.saturating_add(guest.div_ceil(256))
-    }
 }
 
 /// How much memory the guest gets.
@@ -113,7 +83,8 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Decides. `limit` is the container's, `room` the lowest limit of the groups above.
+    /// Decides. `limit` is the container's, `overhead` what `monitor` itself needs for a guest with all of it, `room` the
+    /// lowest limit of the groups above.
     ///
     /// # Errors
     /// [`MemoryError`]
@@ -121,12 +92,12 @@ impl MemoryPlan {
         limit: Option<u64>,
         accounting: Accounting,
         monitor: Monitor,
+        overhead: u64,
         room: Option<u64>,
     ) -> Result<Self, MemoryError> {
         let Some(limit) = limit else {
             return Ok(Self { guest: GuestMemory::Default, on_top: 0, inside: 0 });
         };
-        let overhead = Overhead::of(monitor).for_guest(limit);
         let fits = room.is_none_or(|room| limit.saturating_add(overhead) <= room);
         let on_top = Ok(Self { guest: GuestMemory::Bytes(limit), on_top: overhead, inside: 0 });
         match (accounting, room) {
@@ -188,14 +159,15 @@ mod tests {
     use proptest::prelude::*;
 
     const LIMIT: u64 = 256 * MIB;
+    const OVERHEAD: u64 = 5 * MIB;
 
     fn split(accounting: Accounting, limit: u64, room: Option<u64>) -> Result<MemoryPlan, MemoryError> {
-        MemoryPlan::new(Some(limit), accounting, Monitor::Solo5Spt, room)
+        MemoryPlan::new(Some(limit), accounting, Monitor::Solo5Spt, OVERHEAD, room)
     }
 
     #[test]
     fn the_monitor_is_paid_for_by_whoever_can() {
-        let overhead = Overhead::of(Monitor::Solo5Spt).for_guest(LIMIT);
+        let overhead = OVERHEAD;
         let on_top = MemoryPlan { guest: GuestMemory::Bytes(LIMIT), on_top: overhead, inside: 0 };
         let inside = MemoryPlan { guest: GuestMemory::Bytes(LIMIT - overhead), on_top: 0, inside: overhead };
         for (accounting, room, expected) in [
@@ -212,7 +184,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_there_is_none() {
-        let plan = MemoryPlan::new(None, Accounting::OnTop, Monitor::Qemu, Some(1)).unwrap();
+        let plan = MemoryPlan::new(None, Accounting::OnTop, Monitor::Qemu, OVERHEAD, Some(1)).unwrap();
         assert_eq!(plan, MemoryPlan { guest: GuestMemory::Default, on_top: 0, inside: 0 });
     }
 
@@ -256,7 +228,7 @@ mod tests {
             let accounting = [Accounting::Auto, Accounting::OnTop, Accounting::Inside][which];
             if let Ok(MemoryPlan { guest: GuestMemory::Bytes(guest), on_top, inside }) = split(accounting, limit, room) {
                 prop_assert_eq!(guest + inside, limit);
-                prop_assert!(guest + Overhead::of(Monitor::Solo5Spt).fixed <= limit + on_top);
+                prop_assert!(guest + OVERHEAD <= limit + on_top);
                 prop_assert!(on_top == 0 || room.is_none_or(|room| limit + on_top <= room));
             }
         }

@@ -25,9 +25,7 @@ use super::limits::{Limits, LimitsError};
 use super::plan::{self, BootSource, ContainerPlan};
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::bundle::annotations::{self, FILE};
-use crate::bundle::{
-    Bundle, BundleFile, ContainerSpec, GuestConfig, Hooks, NamespaceKind, Terminal, WindowSize,
-};
+use crate::bundle::{Bundle, BundleFile, ContainerSpec, GuestConfig, NamespaceKind, Terminal, WindowSize};
 use crate::sandbox::channel::{Channel, Listener};
 use crate::sandbox::console::Console as Pty;
 use crate::sandbox::foreground::Streams;
@@ -95,9 +93,14 @@ impl Runtime {
             return Err(LimitsError::Systemd.into());
         }
         let directory = self.store.path().join(request.id.as_str());
-        let mut limits = Limits::decide(&bundle.spec, guest.monitor, self.config.runtime.memory, &directory)?;
-        bundle.spec.memory_limit = limits.guest_memory();
-        let plan = plan::plan(&bundle, &guest, &image, &self.config)?;
+        let mut plan = plan::plan(&bundle, &guest, &image, &self.config)?;
+        let accounting = self.config.runtime.memory;
+        let overhead = plan.frozen.overhead();
+        let mut limits = Limits::decide(&bundle.spec, guest.monitor, overhead, accounting, &directory)?;
+        if let Some(less) = limits.reduced_memory() {
+            bundle.spec.memory_limit = Some(less);
+            plan = plan::plan(&bundle, &guest, &image, &self.config)?;
+        }
         for warning in &plan.warnings {
             match warning {
                 // Stricter than asked for is nothing to worry anybody about.
@@ -246,7 +249,7 @@ fn bring_up(
     drop(setup);
     let process =
         Process::from_pidfd(pidfd)?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
-    match commit(locked, &process, &channel, &bundle.spec.hooks, &ours, console, pid_file) {
+    match commit(locked, &process, &channel, &bundle.spec, &ours, console, pid_file) {
         Ok(()) => Ok(Created { process, streams: ours }),
         Err(error) => {
             // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
@@ -301,7 +304,7 @@ fn commit(
     locked: &mut Locked,
     process: &Process,
     channel: &Channel,
-    hooks: &Hooks,
+    spec: &ContainerSpec,
     streams: &Streams,
     console: &Console,
     pid_file: Option<&PidFile>,
@@ -313,9 +316,10 @@ fn commit(
         record.urunc.exe = exe;
     })?;
     let state = super::hooks::document(locked.record(), Status::Creating)?;
-    super::hooks::create_runtime(hooks, &state)?;
+    crate::sandbox::limits::apply(process, &spec.rlimits, spec.oom_score_adj)?;
+    super::hooks::create_runtime(&spec.hooks, &state)?;
     channel.send(&FromCreate::Proceed { state }, &[])?;
-    let patience = INIT_PATIENCE + crate::sandbox::hooks::patience(&hooks.create_container);
+    let patience = INIT_PATIENCE + crate::sandbox::hooks::patience(&spec.hooks.create_container);
     match channel.receive_within::<ToCreate>(patience)? {
         Some((ToCreate::Ready, _)) => {}
         Some((ToCreate::Failed(failure), _)) => return Err(LifecycleError::Init(failure)),

@@ -56,6 +56,9 @@ pub enum LifecycleError {
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The process cannot be limited as the specification says.
+    #[error(transparent)]
+    ProcessLimit(#[from] crate::sandbox::limits::ProcessLimitError),
     /// A control group is still there.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::ReleaseError),

@@ -102,10 +102,12 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Decides where the group is, and how the memory limit is shared. `directory` is the container's state directory.
+    /// Decides where the group is, and how the memory limit is shared with `monitor`, which itself needs `overhead`.
+    /// `directory` is the container's state directory.
     pub(super) fn decide(
         spec: &ContainerSpec,
         monitor: Monitor,
+        overhead: u64,
         accounting: Accounting,
         directory: &Path,
     ) -> Result<Self, LimitsError> {
@@ -123,8 +125,8 @@ impl Limits {
             Some(Limit::Unlimited) | None => None,
         };
         let room = cgroup::room(&plan.places());
-        let memory = MemoryPlan::new(limit, accounting, monitor, room)?;
-        if memory.inside > 0 {
+        let memory = MemoryPlan::new(limit, accounting, monitor, overhead, room)?;
+        if memory.inside > 0 && accounting == Accounting::Auto {
             log::warn!(
                 "the guest gets {} bytes less than linux.resources.memory.limit, because the cgroups above leave no room \
                  for {monitor} itself",
@@ -137,11 +139,11 @@ impl Limits {
         Ok(Self { mark, memory, resources: spec.resources.clone(), path, layout, plan })
     }
 
-    /// What the guest gets; `None` for the configured default.
-    pub(super) fn guest_memory(&self) -> Option<u64> {
+    /// What the guest gets, if that is less than the container's limit.
+    pub(super) fn reduced_memory(&self) -> Option<u64> {
         match self.memory.guest {
-            GuestMemory::Bytes(bytes) => Some(bytes),
-            GuestMemory::Default => None,
+            GuestMemory::Bytes(bytes) if self.memory.inside > 0 => Some(bytes),
+            GuestMemory::Bytes(_) | GuestMemory::Default => None,
         }
     }
 

@@ -177,6 +177,11 @@ impl Frozen {
         Self::deserialize(&record.urunc.machine)
     }
 
+    /// Bytes that the monitor itself needs.
+    pub(super) fn overhead(&self) -> u64 {
+        self.monitor.overhead(&self.machine, &self.host).as_bytes()
+    }
+
     /// Whether the guest gets a network if its namespace has one.
     pub(super) fn wants_network(&self) -> bool {
         // Solo5 guests say which devices they have; a surplus one would be an error.

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod foreground;
 pub mod hooks;
 pub mod init;
+pub mod limits;
 pub mod privileges;
 pub mod protocol;
 pub mod spawn;

@@ -226,10 +226,10 @@ fn accounting() -> Result<(), Failed> {
     assert_eq!(limit(), 64 << 20);
     assert!(guest() < 64 << 20);
     scene.ok(&["delete", "c"]);
-    set_resources(&bundle, json!({"memory": {"limit": 1 << 20}}));
+    set_resources(&bundle, json!({"memory": {"limit": 4 << 20}}));
     let refused = scene.create(&bundle, "c");
     let message = String::from_utf8(refused.stderr).unwrap();
-    assert!(message.contains("1048576 bytes") && message.contains("raise the limit"), "{message}");
+    assert!(message.contains("4194304 bytes") && message.contains("raise the limit"), "{message}");
     scene.assert_clean();
     passed()
 }

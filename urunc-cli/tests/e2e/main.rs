@@ -13,6 +13,7 @@ mod guests;
 mod hooks;
 mod input;
 mod lifecycle;
+mod limits;
 #[path = "../support/linux.rs"]
 mod linux;
 mod network;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
     }
     let tests = [
         lifecycle::TESTS,
+        limits::TESTS,
         cgroups::TESTS,
         console::TESTS,
         delegation::TESTS,
