@@ -52,8 +52,12 @@ impl Pod {
         ] {
             tool("ip", &line.split(' ').collect::<Vec<_>>());
         }
-        // Duplicate address detection and the like must be over before the first inventory.
-        assert!(eventually(|| !tool("ip", &["-n", &inside, "address"]).contains("tentative")));
+        // The kernel needs a moment until the link is up and has its own address; both belong to the first inventory.
+        let settled = |text: &str| {
+            text.contains("inet6 fe80") && !text.contains("tentative") && !text.contains("NO-CARRIER")
+        };
+        assert!(eventually(|| settled(&tool("ip", &["-n", &inside, "address", "show", "eth0"]))));
+        assert!(eventually(|| !tool("ip", &["-n", &inside, "route"]).contains("linkdown")));
         pod
     }
 
