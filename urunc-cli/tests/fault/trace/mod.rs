@@ -40,7 +40,8 @@ pub(crate) enum Act {
 pub(crate) struct Fault {
     pub(crate) process: usize,
     pub(crate) call: usize,
-    /// The number of the call that is expected there; another one is not let fail.
+    /// The number of the call that is expected there. Another one is not let fail, but the next of this number: where a
+    /// command waits, it makes more or fewer calls from run to run.
     pub(crate) number: u64,
     pub(crate) act: Act,
 }
@@ -255,8 +256,10 @@ impl Tracer {
         if self.is_due(pid, Moment::Before) {
             return self.kill(pid);
         }
-        if let Some(Fault { process, call: index, number: expected, act }) = self.fault
-            && (process, index) == (number, self.calls[number].len() - 1)
+        let index = self.calls[number].len() - 1;
+        if let Some(Fault { process, call: from, number: expected, act }) = self.fault
+            && process == number
+            && (index == from || index > from && matches!(act, Act::Fail(_)))
             && !self.fired
         {
             match act {
