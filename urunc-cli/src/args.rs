@@ -75,6 +75,10 @@ pub enum Command {
     Kill(KillArgs),
     /// Remove a stopped or created container and everything that it holds
     Delete(DeleteArgs),
+    /// Freeze a running container: its guest stops where it is
+    Pause(IdArgs),
+    /// Let a paused container run on
+    Resume(IdArgs),
     /// Create a container, start it, wait for its end and remove it
     Run(RunArgs),
     /// List containers
@@ -353,6 +357,8 @@ mod tests {
             "urunc --root /r delete --force ID",
             "urunc --systemd-cgroup create --bundle /b --pid-file /p ID",
             "urunc kill ID 9",
+            "urunc pause ID",
+            "urunc resume ID",
             "urunc --rootless=true state ID",
             "urunc ps --format json ID",
             "urunc run -d -b /b ID",

@@ -61,8 +61,10 @@ enum Owner {
 /// The first [`ReleaseError`]; the other groups have been released all the same.
 pub fn release<P: AsRef<Path>>(paths: &[P], mark: &str) -> Result<(), ReleaseError> {
     let mut first = Ok(());
-    for path in paths {
-        let path = path.as_ref();
+    // The freezer's comes first: on v1 nothing that is frozen dies, in whichever group it is looked for.
+    let (freezer, others): (Vec<&Path>, Vec<&Path>) =
+        paths.iter().map(AsRef::as_ref).partition(|path| path.join("freezer.state").exists());
+    for path in freezer.into_iter().chain(others) {
         let result = match owner(path, mark) {
             Ok(Owner::Ours) => remove(path),
             Ok(Owner::Unmarked) => remove_empty(path),

@@ -104,6 +104,8 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
             let force = if delete.force { Force::Yes } else { Force::No };
             runtime()?.delete(&ContainerId::new(delete.id)?, force)?;
         }
+        Command::Pause(pause) => runtime()?.pause(&ContainerId::new(pause.id)?)?,
+        Command::Resume(resume) => runtime()?.resume(&ContainerId::new(resume.id)?)?,
         Command::Run(run) => {
             let request = run_request(run, driver)?;
             return Ok(ExitCode::from(runtime()?.run(&request)?));

@@ -253,7 +253,7 @@ fn bring_up(
         Ok(()) => Ok(Created { process, streams: ours }),
         Err(error) => {
             // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
-            kill_and_wait(locked.id(), &process)?;
+            kill_and_wait(locked.id(), &process, locked.record().urunc.freezer.as_deref())?;
             let error = match error {
                 // Whatever broke the conversation: how init ended says more.
                 LifecycleError::Channel(_) => LifecycleError::InitDied(how_it_ended(&process)),

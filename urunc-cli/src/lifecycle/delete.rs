@@ -48,7 +48,7 @@ impl Runtime {
             match self.store.read(id) {
                 Ok(record) => {
                     if let Some(process) = record.open_process()? {
-                        kill_and_wait(id, &process)?;
+                        kill_and_wait(id, &process, record.urunc.freezer.as_deref())?;
                     }
                 }
                 // Looked at again with the lock held: only what fails twice is given up.
@@ -68,7 +68,7 @@ impl Runtime {
             return Err(LifecycleError::Status { verb: "delete", id: id.clone(), status, remedy });
         }
         if let Some(process) = process {
-            kill_and_wait(id, &process)?;
+            kill_and_wait(id, &process, locked.record().urunc.freezer.as_deref())?;
         }
         teardown::destroy(&self.store, locked)
     }

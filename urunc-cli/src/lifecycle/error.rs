@@ -144,6 +144,18 @@ pub enum LifecycleError {
         /// What would help.
         remedy: &'static str,
     },
+    /// There is nothing to freeze it by.
+    #[error(
+        "cannot pause or resume container {id}: it has no cgroup with a freezer; mount the freezer controller or cgroup v2, \
+         and create it again"
+    )]
+    NoFreezer {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The freezer of its control group.
+    #[error(transparent)]
+    Freeze(#[from] crate::cgroup::FreezeError),
     /// The caller sends a signal to a container without a process. containerd matches the text.
     #[error("cannot send {signal} to container {id}: container not running")]
     NotRunning {

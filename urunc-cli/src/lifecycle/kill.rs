@@ -6,6 +6,9 @@
 //! | KILL | SIGKILL, waits, releases | the same | releases, succeeds |
 //! | any other | delivered as it is | delivered as it is | `container not running` |
 //!
+//! A frozen container is thawed once SIGKILL is under way, whoever froze it: on cgroup v1 it could not die otherwise. Any other
+//! signal waits, as with runc, until the container is resumed; a monitor cannot be asked for a shutdown meanwhile, so it gets SIGTERM.
+//!
 //! Signals go out without the lock, which is taken only for the release: a container whose start hangs can be killed.
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,6 +23,7 @@ use urunc_vmm::{ControlPoint, Shutdown};
 use super::plan::Frozen;
 use super::start::CONTROL_SOCKET;
 use super::{KILL_PATIENCE, LifecycleError, Runtime, teardown};
+use crate::cgroup::thaw_by_state_file;
 
 /// How long a monitor may take to answer a request.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +64,7 @@ fn decide(signal: Signal, status: Status, shutdown: Shutdown) -> Action {
     match (meaning(signal), status) {
         (Meaning::Kill, _) => Action::DeliverAndWait,
         (Meaning::Other, _) => Action::Deliver(signal),
+        (Meaning::Stop, Status::Paused) if shutdown == Shutdown::Control => Action::Deliver(Signal::TERM),
         (Meaning::Stop, Status::Creating | Status::Created | Status::Stopped) => {
             Action::Deliver(Signal::KILL)
         }
@@ -85,11 +90,15 @@ impl Runtime {
             if let Some(process) = process {
                 match decide(signal, status, shutdown_of(&record)) {
                     Action::Deliver(signal) => {
-                        if process.signal(signal)? == Delivery::Delivered {
+                        let delivery = process.signal(signal)?;
+                        if signal == Signal::KILL {
+                            thaw_by_state_file(record.urunc.freezer.as_deref());
+                        }
+                        if delivery == Delivery::Delivered {
                             return Ok(());
                         }
                     }
-                    Action::DeliverAndWait => kill_and_wait(id, &process)?,
+                    Action::DeliverAndWait => kill_and_wait(id, &process, record.urunc.freezer.as_deref())?,
                     Action::Ask => {
                         if self.ask(id, &record, &process)? == Delivery::Delivered {
                             return Ok(());
@@ -177,11 +186,17 @@ impl Runtime {
     }
 }
 
-/// Kills `process` and waits until it is gone.
-pub(super) fn kill_and_wait(id: &ContainerId, process: &Process) -> Result<(), LifecycleError> {
+/// Kills `process`, thaws it by the file `freezer`, and waits until it is gone.
+pub(super) fn kill_and_wait(
+    id: &ContainerId,
+    process: &Process,
+    freezer: Option<&Path>,
+) -> Result<(), LifecycleError> {
     if process.signal(Signal::KILL)? == Delivery::Gone {
         return Ok(());
     }
+    // Not earlier: what is thawed with the signal pending runs no instruction of its own any more.
+    thaw_by_state_file(freezer);
     match process.wait(Deadline::after(KILL_PATIENCE))? {
         Waited::Exited => Ok(()),
         Waited::TimedOut => {
@@ -208,6 +223,8 @@ mod tests {
             // Monitors section 9, number 23: spt and Firecracker ignore TERM as pid 1.
             (Signal::TERM, Status::Running, Shutdown::Kill, Action::Deliver(Signal::KILL)),
             (Signal::HUP, Status::Paused, Shutdown::Kill, Action::Deliver(Signal::KILL)),
+            // A frozen monitor answers nobody.
+            (Signal::TERM, Status::Paused, Shutdown::Control, Action::Deliver(Signal::TERM)),
             (Signal::TERM, Status::Created, Shutdown::Terminate, Action::Deliver(Signal::KILL)),
             (Signal::KILL, Status::Created, Shutdown::Terminate, Action::DeliverAndWait),
             (Signal::KILL, Status::Running, Shutdown::Terminate, Action::DeliverAndWait),

@@ -14,6 +14,7 @@ mod kill;
 mod limits;
 mod list;
 mod network;
+mod pause;
 mod plan;
 pub mod probe;
 mod run;

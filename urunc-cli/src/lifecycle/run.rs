@@ -91,7 +91,7 @@ impl Runtime {
             if locked.record().urunc.process.as_ref() != Some(process.identity()) {
                 return Ok(());
             }
-            kill_and_wait(id, process)?;
+            kill_and_wait(id, process, locked.record().urunc.freezer.as_deref())?;
             teardown::destroy(&self.store, locked)
         };
         // The status of what ran matters more to the caller than that something is left, which `delete` can mend.

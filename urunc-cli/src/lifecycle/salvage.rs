@@ -47,7 +47,9 @@ impl Runtime {
         if let Some(identity) = identity
             && let Some(process) = Process::open(&identity)?
         {
-            kill_and_wait(id, &process)?;
+            let freezer =
+                origin.cgroups.iter().map(|path| path.join("freezer.state")).find(|file| file.exists());
+            kill_and_wait(id, &process, freezer.as_deref())?;
         }
         teardown::destroy_without_record(&self.store, lock, &origin)
     }

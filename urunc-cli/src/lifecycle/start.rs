@@ -46,7 +46,7 @@ impl Runtime {
         };
         if let Err(source) = self.boot(&mut locked, &process) {
             let reason = crate::report::chain(&source);
-            kill_and_wait(id, &process)?;
+            kill_and_wait(id, &process, locked.record().urunc.freezer.as_deref())?;
             if let Err(error) = teardown::release(&mut locked, Some(reason)) {
                 log::warn!("{}", crate::report::chain(&error));
             }

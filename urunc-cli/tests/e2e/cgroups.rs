@@ -34,14 +34,14 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A scene whose monitor sleeps until it is told to end.
-fn sleeping() -> Scene {
+pub(crate) fn sleeping() -> Scene {
     let scene = Scene::new();
     scene.fake_monitor(&scene.script("exec sleep 1000"));
     scene
 }
 
 /// The directories of a container's group, as its record has them.
-fn directories(scene: &Scene, id: &str) -> Vec<PathBuf> {
+pub(crate) fn directories(scene: &Scene, id: &str) -> Vec<PathBuf> {
     let record: Value =
         serde_json::from_slice(&fs::read(scene.root().join(id).join("state.json")).unwrap()).unwrap();
     let resources = record["urunc"]["resources"].as_array().unwrap().clone();
@@ -51,7 +51,7 @@ fn directories(scene: &Scene, id: &str) -> Vec<PathBuf> {
 }
 
 /// The contents of the first of `names` (v1's and v2's word for it) that one of the group's directories has.
-fn setting(scene: &Scene, id: &str, names: &[&str]) -> String {
+pub(crate) fn setting(scene: &Scene, id: &str, names: &[&str]) -> String {
     let directories = directories(scene, id);
     let mut files =
         names.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name)));
@@ -59,7 +59,7 @@ fn setting(scene: &Scene, id: &str, names: &[&str]) -> String {
     fs::read_to_string(file).unwrap().trim().to_owned()
 }
 
-fn set_resources(bundle: &Bundle, resources: Value) {
+pub(crate) fn set_resources(bundle: &Bundle, resources: Value) {
     bundle.edit(|spec| spec["linux"]["resources"] = resources);
 }
 
@@ -336,14 +336,14 @@ fn unified(scene: &Scene, args: &[&str]) -> Output {
     }
 }
 
-fn unified_ok(scene: &Scene, args: &[&str]) -> String {
+pub(crate) fn unified_ok(scene: &Scene, args: &[&str]) -> String {
     let output = unified(scene, args);
     assert!(output.status.success(), "{args:?}: {}", describe(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The same directory where this host has cgroup v2 mounted.
-fn on_host(unified: &Path) -> PathBuf {
+pub(crate) fn on_host(unified: &Path) -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
     Path::new(line.split(' ').nth(4).unwrap()).join(unified.strip_prefix("/sys/fs/cgroup").unwrap())

@@ -17,6 +17,7 @@ mod limits;
 #[path = "../support/linux.rs"]
 mod linux;
 mod network;
+mod pause;
 mod process;
 #[path = "../support/scene.rs"]
 mod scene;
@@ -49,6 +50,7 @@ fn main() -> std::process::ExitCode {
         hooks::TESTS,
         input::TESTS,
         network::TESTS,
+        pause::TESTS,
         process::TESTS,
         storm::TESTS,
     ];
