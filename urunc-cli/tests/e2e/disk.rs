@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
         needs: LOOP_DRIVERS,
         run: block_device,
     },
-    Test { name: "disk::a_guest_gets_a_volume_as_a_disk", needs: LOOP_DRIVERS, run: block_volume },
+    Test { name: "disk::a_guest_gets_a_volume_as_a_disk", needs: LOOP, run: block_volume },
     Test { name: "disk::a_guest_lives_in_a_directory_over_virtiofs", needs: VIRTIOFS, run: virtiofs },
     Test { name: "disk::a_guest_lives_in_a_directory_over_9p", needs: DRIVERS, run: nine_p },
     Test { name: "disk::a_virtiofsd_that_ends_fails_start", needs: LINUX, run: dead_virtiofsd },
@@ -272,7 +272,7 @@ say "write: $(try put /volume/two 2)"
     let boot = bundle.path.join("rootfs/boot");
     fs::write(
         boot.join("initrd"),
-        linux::initrd(&format!("/bin/busybox mount -t devtmpfs dev /dev\n{script}")),
+        linux::initrd_with(linux::DISK, &[], &format!("/bin/busybox mount -t devtmpfs dev /dev\n{script}")),
     )
     .unwrap();
     let content = scene.path("content");

@@ -17,6 +17,7 @@ mod limits;
 #[path = "../support/linux.rs"]
 mod linux;
 mod network;
+mod network_linux;
 mod pause;
 mod process;
 #[path = "../support/scene.rs"]
@@ -51,6 +52,7 @@ fn main() -> std::process::ExitCode {
         input::TESTS,
         network::TESTS,
         pause::TESTS,
+        network_linux::TESTS,
         process::TESTS,
         storm::TESTS,
     ];

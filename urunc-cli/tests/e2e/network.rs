@@ -31,12 +31,12 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A pod's network: a namespace with `eth0`, and another one with the other end of the wire.
-struct Pod {
+pub(crate) struct Pod {
     name: String,
 }
 
 impl Pod {
-    fn new(scene: &Scene) -> Self {
+    pub(crate) fn new(scene: &Scene) -> Self {
         let pod = Self { name: format!("urunc-e2e-{}", scene.uid) };
         let (inside, outside) = (pod.name.clone(), pod.peer());
         for line in [
@@ -61,16 +61,34 @@ impl Pod {
         pod
     }
 
-    fn peer(&self) -> String {
+    pub(crate) fn peer(&self) -> String {
         format!("{}-p", self.name)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
+    /// Gives it IPv6 as well.
+    pub(crate) fn ipv6(&self) {
+        let (inside, outside) = (&self.name, self.peer());
+        for line in [
+            format!("-n {inside} address add fd77::2/64 dev eth0 nodad"),
+            format!("-n {outside} address add fd77::1/64 dev eth0 nodad"),
+            format!("-n {inside} route add default via fd77::1"),
+        ] {
+            tool("ip", &line.split(' ').collect::<Vec<_>>());
+        }
+    }
+
+    pub(crate) fn mtu(&self, mtu: usize) {
+        for name in [self.name.clone(), self.peer()] {
+            tool("ip", &["-n", &name, "link", "set", "eth0", "mtu", &mtu.to_string()]);
+        }
+    }
+
     /// Everything that could be left: links, addresses, routes, qdiscs, filters.
-    fn inventory(&self) -> Vec<String> {
+    pub(crate) fn inventory(&self) -> Vec<String> {
         let ip = |what: &str| tool("ip", &["-d", "-n", &self.name, what]);
         let tc = |what: &[&str]| tool("tc", &[&["-n", &self.name][..], what].concat());
         let all = [ip("link"), ip("address"), ip("route"), tc(&["qdisc", "show"])];
@@ -78,7 +96,7 @@ impl Pod {
         all.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
-    fn join(&self, bundle: &Bundle) {
+    pub(crate) fn join(&self, bundle: &Bundle) {
         bundle.edit(|spec| {
             spec["linux"]["namespaces"] =
                 json!([{"type": "pid"}, {"type": "mount"}, {"type": "network", "path": self.path()}]);
@@ -101,7 +119,7 @@ impl Drop for Pod {
     }
 }
 
-fn tool(program: &str, args: &[&str]) -> String {
+pub(crate) fn tool(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
     assert!(output.status.success(), "{program} {args:?}: {}", describe(&output));
     String::from_utf8(output.stdout).unwrap()

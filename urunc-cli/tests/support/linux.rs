@@ -23,6 +23,20 @@ put() { /bin/busybox echo "$2" >"$1"; }
 /// What every script ends with. Everything reaches the disk first.
 const POSTLUDE: &str = "/bin/busybox sync\nsay end\n/bin/busybox poweroff -f\n";
 
+/// Modules of the stock kernel, in the order in which they can be loaded; see `scripts/stock-kernel`.
+pub(crate) const NETWORK: &[&str] = &[
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
+pub(crate) const DISK: &[&str] =
+    &["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
+
 /// The kernel with the most drivers that there is.
 fn kernel() -> PathBuf {
     guest_kernel().unwrap_or_else(stock_kernel)
@@ -53,8 +67,33 @@ fn files(script: &str) -> Vec<Addition> {
 
 /// The files as an initrd.
 pub(crate) fn initrd(script: &str) -> Vec<u8> {
+    initrd_with(&[], &[], script)
+}
+
+/// An initrd that loads the stock kernel's `drivers` before `script` runs, and has programs or data besides. For a kernel
+/// that has them built in, loading fails, and that is well.
+pub(crate) fn initrd_with(drivers: &[&str], more: &[(&str, &[u8])], script: &str) -> Vec<u8> {
+    let insert =
+        |driver: &&str| format!("[ -e /{driver}.ko ] && /bin/busybox insmod /{driver}.ko 2>/dev/null\n");
+    let mut all = files(&(drivers.iter().map(insert).collect::<String>() + script));
+    let module = |driver: &&str| {
+        let path = stock_kernel().with_file_name("modules").join(format!("{driver}.ko"));
+        Some((format!("{driver}.ko"), fs::read(path).ok()?))
+    };
+    let more = more.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec()));
+    for (name, content) in drivers.iter().filter_map(module).chain(more) {
+        let content = Content::File(content);
+        all.push(Addition {
+            path: format!("/{name}").into(),
+            content,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+        });
+    }
     let mut archive = Vec::new();
-    compose(&mut Cursor::new(Vec::new()), &files(script), Dialect::Appended, &mut archive).unwrap();
+    compose(&mut Cursor::new(Vec::new()), &all, Dialect::Appended, &mut archive).unwrap();
     archive
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Need {
     Firecracker,
     /// Cloud Hypervisor and `/dev/kvm`.
     CloudHypervisor,
-    /// QEMU, the kernel of `scripts/stock-kernel` and busybox-static.
+    /// QEMU, the kernel and modules of `scripts/stock-kernel`, and busybox-static.
     Linux,
     /// Besides, a kernel with its virtio drivers built in, which `URUNC_GUEST_KERNEL` names, and mkfs.ext4.
     LinuxDrivers,
@@ -47,7 +47,11 @@ impl Need {
             Self::Hvt => has_monitor("solo5-hvt"),
             Self::Firecracker => has_monitor("firecracker"),
             Self::CloudHypervisor => has_monitor("cloud-hypervisor"),
-            Self::Linux => Self::Qemu.is_met() && stock_kernel().exists() && Path::new(BUSYBOX).exists(),
+            Self::Linux => {
+                let kernel = stock_kernel();
+                let unpacked = kernel.exists() && kernel.with_file_name("modules").exists();
+                Self::Qemu.is_met() && unpacked && Path::new(BUSYBOX).exists()
+            }
             Self::LinuxDrivers => {
                 let kernel = guest_kernel().is_some_and(|path| path.exists());
                 Self::Linux.is_met() && kernel && in_path("mkfs.ext4").is_some()

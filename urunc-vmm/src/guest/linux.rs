@@ -5,12 +5,16 @@
 //! Variables travel in one of two ways. With `urunit` as the program, in its configuration file. With any other,
 //! on the command line, where the kernel gives what it does not know to the program: only what cannot be a
 //! parameter of the kernel itself is let through, and only as many as the kernel has room for.
+//!
+//! The kernel's `ip=` is for IPv4 only, and a wrong one spoils it, so IPv6 travels as variables of our own:
+//! `URUNC_IPV6=ADDRESS/PREFIX[,ADDRESS/PREFIX]…` and `URUNC_IPV6_GATEWAY=ADDRESS`, for the program
+//! to configure on `eth0`. A guest whose program ignores them has what router advertisements give it.
 
 use super::{
-    Board, Boot, EncodeError, Guest, Item, Platform, Root, Workload,
+    Board, Boot, EncodeError, Guest, Item, Network, Platform, Root, Workload,
     network::Ipv4,
-    omission::Carries,
-    text::{COMMAND_LINE, finish, is_control, refuse, refuse_without_ipv4, variable},
+    omission::{Addresses, Carries},
+    text::{COMMAND_LINE, finish, is_control, refuse, variable},
     urunit,
     workload::{Place, only_network, refuse_volumes},
 };
@@ -39,13 +43,15 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
     }
     words.extend(root(workload, place)?);
     let network = only_network(workload)?;
-    if let Some(network) = network {
-        refuse_without_ipv4(GUEST, network)?;
-    }
-    let ipv4 = network.and_then(super::Network::ipv4);
+    let ipv4 = network.and_then(Network::ipv4);
+    // On a kernel that is not configured for it, `ip=` too is a variable.
+    let mut of_network = Vec::new();
     if let Some(ipv4) = &ipv4 {
-        words.push(ip(ipv4, &workload.hostname)?);
+        of_network.push(ip(ipv4, &workload.hostname)?);
     }
+    of_network.extend(network.map_or_else(Vec::new, ipv6));
+    let room = MAX_VARIABLES.saturating_sub(of_network.len());
+    words.extend(of_network);
     let config = if with_urunit {
         let (parameters, config) = urunit::configure(workload, place)?;
         words.extend(parameters);
@@ -55,7 +61,7 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
         Some(config)
     } else {
         refuse_volumes(workload, "urunit mounts them: make it the image's program")?;
-        words.extend(variables(&workload.env)?);
+        words.extend(variables(&workload.env, room)?);
         None
     };
     words.extend(program_and_arguments(workload, program)?);
@@ -66,7 +72,7 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
         hostname: ipv4.is_some(),
         process: with_urunit,
         name_servers: if ipv4.is_some() { 2 } else { 0 },
-        ..Carries::default()
+        addresses: Addresses::Ipv4AndAllIpv6,
     };
     let platform = Platform { board: Board::Common, ..Platform::default() };
     let boot = finish(GUEST, &words, platform, carries.omitted(workload))?;
@@ -143,13 +149,27 @@ fn ip(ipv4: &Ipv4, hostname: &str) -> Result<String, EncodeError> {
     Ok(fields.join(":"))
 }
 
-/// Variables as parameters that the kernel does not know and so puts into the program's environment.
-fn variables(env: &[String]) -> Result<Vec<String>, EncodeError> {
-    if env.len() > MAX_VARIABLES {
+/// The IPv6 part, as variables.
+fn ipv6(network: &Network) -> Vec<String> {
+    let of_ipv6 = network.addresses.iter().filter(|address| address.address().is_ipv6());
+    let addresses: Vec<String> = of_ipv6.map(ToString::to_string).collect();
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    let gateway = network.gateways.iter().find(|gateway| gateway.is_ipv6());
+    let gateway = gateway.map(|gateway| format!("URUNC_IPV6_GATEWAY={gateway}"));
+    [Some(format!("URUNC_IPV6={}", addresses.join(","))), gateway].into_iter().flatten().collect()
+}
+
+/// Variables as parameters that the kernel does not know and so puts into the program's environment, which has `room` for
+/// so many.
+fn variables(env: &[String], room: usize) -> Result<Vec<String>, EncodeError> {
+    if env.len() > room {
         return Err(EncodeError::Unsupported {
             what: format!("{} environment variables", env.len()),
             guest: GUEST,
-            remedy: "the kernel passes 30 of its command line on; urunit reads any number from a file",
+            remedy: "the kernel passes 30 of its command line on, those of the network included; urunit reads any number \
+                     from a file",
         });
     }
     env.iter()

@@ -63,6 +63,8 @@ pub(super) enum Addresses {
     Ipv4,
     /// One, of IPv4 if there is one.
     Either,
+    /// One of IPv4 and all of IPv6.
+    Ipv4AndAllIpv6,
 }
 
 impl Carries {
@@ -86,10 +88,14 @@ impl Carries {
         note(workload.networks.iter().any(servers), Omission::NameServers);
         for network in &workload.networks {
             let told = network.ipv4_address().or(match self.addresses {
-                Addresses::Ipv4 => None,
+                Addresses::Ipv4 | Addresses::Ipv4AndAllIpv6 => None,
                 Addresses::Either => network.addresses.first().copied(),
             });
-            let rest = network.addresses.iter().filter(|address| Some(**address) != told);
+            let is_told = |address: &InterfaceAddress| {
+                Some(*address) == told
+                    || (self.addresses == Addresses::Ipv4AndAllIpv6 && address.address().is_ipv6())
+            };
+            let rest = network.addresses.iter().filter(|address| !is_told(address));
             omitted.extend(rest.map(|address| Omission::Address(*address)));
         }
         omitted
