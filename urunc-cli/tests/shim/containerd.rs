@@ -98,8 +98,10 @@ fn spt() -> Image {
         name: "demo-spt",
         files: vec![(demo("demo-spt"), "boot/kernel")],
         command: &["hello"],
+        kind: "generic",
         monitor: "spt",
         described: Described::InImage,
+        more: &[],
     }
 }
 
@@ -112,7 +114,8 @@ pub(crate) fn qemu() -> Image {
 pub(crate) fn plain() -> Image {
     let busybox = busybox().unwrap();
     let files = ["bin/busybox", "bin/sh"].map(|place| (busybox.clone(), place)).to_vec();
-    Image { name: "busybox", files, command: &["/bin/sh"], monitor: "", described: Described::Not }
+    let described = Described::Not;
+    Image { name: "busybox", files, command: &["/bin/sh"], kind: "", monitor: "", described, more: &[] }
 }
 
 /// A running containerd with its own everything. Killed, with all that it started, when dropped.

@@ -32,8 +32,12 @@ pub(crate) struct Image {
     /// Source on the host and place in the image.
     pub(crate) files: Vec<(PathBuf, &'static str)>,
     pub(crate) command: &'static [&'static str],
+    /// Of guest.
+    pub(crate) kind: &'static str,
     pub(crate) monitor: &'static str,
     pub(crate) described: Described,
+    /// Annotations besides kind, monitor and kernel, without their prefix.
+    pub(crate) more: &'static [(&'static str, &'static str)],
 }
 
 impl Image {
@@ -102,11 +106,13 @@ impl Image {
     /// The guest's annotations.
     pub(crate) fn annotations(&self) -> Vec<(String, &'static str)> {
         let key = |name: &str| format!("com.urunc.unikernel.{name}");
-        vec![
-            (key("unikernelType"), "generic"),
+        let mut all = vec![
+            (key("unikernelType"), self.kind),
             (key("hypervisor"), self.monitor),
             (key("binary"), "/boot/kernel"),
-        ]
+        ];
+        all.extend(self.more.iter().map(|(name, value)| (key(name), *value)));
+        all
     }
 }
 

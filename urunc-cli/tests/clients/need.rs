@@ -1,0 +1,67 @@
+//! What a test may need of the machine.
+
+use std::path::PathBuf;
+
+use crate::containerd;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To be root.
+    Root,
+    /// dockerd, its client and iptables.
+    Docker,
+    /// A Docker that takes the names of containerd's shims: 23 or newer.
+    DockerWithShims,
+    /// A monitor and the built demo unikernel for it.
+    Guest,
+    /// QEMU and the built demo unikernel.
+    Qemu,
+    /// solo5-spt and the demo unikernel with a network.
+    Spt,
+    /// runc, and a busybox without libraries.
+    Runc,
+}
+
+impl Need {
+    pub(crate) fn is_met(self) -> bool {
+        match self {
+            Self::Root => containerd::Need::Root.is_met(),
+            Self::Docker => ["dockerd", "docker", "containerd", "iptables"].into_iter().all(is_installed),
+            Self::DockerWithShims => Self::Docker.is_met() && docker_version().is_some_and(|it| it >= 23),
+            Self::Guest => containerd::Need::Guest.is_met(),
+            Self::Qemu => containerd::Need::Qemu.is_met(),
+            Self::Spt => is_installed("solo5-spt") && crate::world::demo("demo-net-spt").exists(),
+            Self::Runc => containerd::Need::Runc.is_met(),
+        }
+    }
+
+    pub(crate) fn is_required(self) -> bool {
+        let word = match self {
+            Self::Root => "root",
+            Self::Docker => "docker",
+            Self::DockerWithShims => "docker-23",
+            Self::Guest | Self::Qemu => "qemu",
+            Self::Spt => "solo5-spt",
+            Self::Runc => "runc",
+        };
+        std::env::var("URUNC_REQUIRE").is_ok_and(|required| required.split(',').any(|it| it == word))
+    }
+}
+
+/// A program of `PATH`, or of where Debian has daemons.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn is_installed(name: &str) -> bool {
+    program(name).is_some()
+}
+
+/// `Docker version 20.10.24+dfsg1, build …`
+fn docker_version() -> Option<u32> {
+    let output = std::process::Command::new(program("dockerd")?).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.strip_prefix("Docker version ")?.split('.').next()?.parse().ok()
+}
