@@ -197,10 +197,10 @@ impl Containerd {
         log.lines().filter(|line| !line.contains("plugin")).collect::<Vec<_>>().join("\n")
     }
 
-    /// `ctr`, which is killed after a while.
+    /// `ctr`, which is told to quit after a while: a Go program then prints what each of its goroutines waits for.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=1", "60"]).arg(tool("ctr").unwrap());
+        command.args(["--signal=QUIT", "--kill-after=5", "60"]).arg(tool("ctr").unwrap());
         command.arg("--address").arg(self.path("containerd.sock")).args(["--namespace", &self.namespace]);
         command.args(arguments).stdin(Stdio::null());
         self.environment(&mut command);

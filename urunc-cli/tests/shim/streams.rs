@@ -50,7 +50,8 @@ fn logger() -> Result<(), Failed> {
     Ok(())
 }
 
-/// ctr wants a terminal of its own, which script(1) makes.
+/// ctr wants a terminal of its own, which script(1) makes. `exec` makes `timeout` the leader of the terminal's session,
+/// whatever the shell: else `timeout` moves ctr to the background, where changing the terminal's modes stops it.
 fn terminal() -> Result<(), Failed> {
     let containerd = Containerd::start(&[guest()]);
     let ctr = containerd.command(&["run", "--rm", "--tty", "--runtime", crate::containerd::RUNTIME]);
@@ -60,7 +61,7 @@ fn terminal() -> Result<(), Failed> {
         .collect();
     words.extend([guest().reference(), "guest".into(), "hello".into(), "exit=3".into()]);
     let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    script.args(["--quiet", "--return", "--command", &format!("exec {}", words.join(" ")), "/dev/null"]);
     script.envs(ctr.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = script.stdin(Stdio::null()).output().unwrap();
     assert!(
