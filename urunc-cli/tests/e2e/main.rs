@@ -12,6 +12,7 @@ mod disk;
 mod guests;
 mod hooks;
 mod input;
+mod knative;
 mod lifecycle;
 mod limits;
 #[path = "../support/linux.rs"]
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
         guests::TESTS,
         hooks::TESTS,
         input::TESTS,
+        knative::TESTS,
         network::TESTS,
         pause::TESTS,
         network_linux::TESTS,

@@ -174,15 +174,17 @@ fn qemu() -> Result<(), Failed> {
     scene.ok(&["start", "c"]);
     assert!(eventually(|| scene.console().contains("holding")), "{}", scene.console());
     let pid = scene.pid("c");
-    let taps = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter(|fd| {
-        fs::read_link(fd.as_ref().unwrap().path())
-            .is_ok_and(|target| target == std::path::Path::new("/dev/net/tun"))
-    });
-    assert_eq!(taps.count(), 1);
+    assert_eq!(taps(pid), 1);
     scene.ok(&["kill", "c", "KILL"]);
     reap(pid);
     assert_eq!(pod.inventory(), before);
     passed()
+}
+
+/// How many TAP devices a process has open.
+fn taps(pid: i64) -> usize {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == "/dev/net/tun")).count()
 }
 
 /// F3, N5: whichever way a container ends, the namespace is as it was.
@@ -300,6 +302,17 @@ fn host_network() -> Result<(), Failed> {
     let message = scene.fails(&["start", "c"]);
     assert!(message.contains("host's own network namespace"), "{message}");
     scene.ok(&["delete", "c"]);
+    // If it is configured so, the guest runs without network.
+    let script = scene.script("exec sleep 1000");
+    scene.configure(&format!(
+        "[runtime]\nhost_network = \"none\"\n[monitors.qemu]\npath = {:?}\n",
+        script.to_str().unwrap()
+    ));
+    bundle.edit(|spec| spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]));
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    assert_eq!(taps(scene.pid("c")), 0);
+    scene.ok(&["delete", "--force", "c"]);
     scene.assert_clean();
     passed()
 }
@@ -318,7 +331,7 @@ fn vanished() -> Result<(), Failed> {
     passed()
 }
 
-fn kill(pid: i64) {
+pub(crate) fn kill(pid: i64) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,14 +31,14 @@ pub(crate) const TESTS: &[Test] = &[
     },
 ];
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 /// What the guest serves is this often a file of 4 MiB.
-const ROUNDS: usize = 25;
-const IPV4: &str = "10.77.0.2";
+pub(crate) const ROUNDS: usize = 25;
+pub(crate) const IPV4: &str = "10.77.0.2";
 const IPV6: &str = "fd77::2";
 
-/// What a guest does that serves. `ip` and the variables are what the runtime told it.
-const SERVER: &str = r#"
+/// How a guest gets on the network: `ip=` and the variables are what the runtime told it.
+pub(crate) const CONFIGURE: &str = r#"
 ip() { /bin/busybox ip "$@"; }
 parameter() { /bin/busybox tr ' ' '\n' </proc/cmdline | /bin/busybox sed -n "s/^$1=//p"; }
 /bin/busybox mkdir -p /sys
@@ -52,6 +54,9 @@ put /proc/sys/net/ipv6/conf/eth0/accept_dad 0
 ip route add default via "$gateway"
 for address in $(/bin/busybox echo "$URUNC_IPV6" | /bin/busybox tr , ' '); do ip -6 address add "$address" dev eth0; done
 [ -z "$URUNC_IPV6_GATEWAY" ] || ip -6 route add default via "$URUNC_IPV6_GATEWAY"
+"#;
+/// And serves.
+pub(crate) const SERVE: &str = r#"
 /bin/busybox nc -ll -p 5000 -e /send &
 /bin/busybox nc -ll -p 5001 -e /receive &
 say serving
@@ -63,7 +68,7 @@ const SEND: &[u8] =
 const RECEIVE: &[u8] = b"#!/bin/busybox sh\nexec /bin/busybox md5sum\n";
 
 /// Bytes that follow no pattern, and are always the same (xorshift64).
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -74,32 +79,36 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length / 8).flat_map(|_| next()).collect()
 }
 
-/// A bundle with a guest that serves on the pod's network.
-fn serving(scene: &Scene, data: &[u8]) -> Bundle {
+/// A bundle with a guest that does what `script` says, with the network's drivers and `data`.
+pub(crate) fn networked(scene: &Scene, script: &str, data: &[u8]) -> Bundle {
     let bundle = linux::bundle(scene, "/init");
     bundle.annotate("initrd", "/boot/initrd");
     let boot = bundle.path.join("rootfs/boot");
     fs::copy(stock_kernel(), boot.join("vmlinuz")).unwrap();
     let more: [(&str, &[u8]); 3] = [("send", SEND), ("receive", RECEIVE), ("data", data)];
-    fs::write(boot.join("initrd"), linux::initrd_with(linux::NETWORK, &more, SERVER)).unwrap();
+    fs::write(boot.join("initrd"), linux::initrd_with(linux::NETWORK, &more, script)).unwrap();
     bundle
 }
 
 /// Runs `client` on a thread in the network namespace at the other end of the wire.
-fn outside<T: Send>(pod: &Pod, client: impl FnOnce() -> T + Send) -> T {
-    let namespace = fs::File::open(format!("/run/netns/{}", pod.peer())).unwrap();
+pub(crate) fn outside<T: Send>(pod: &Pod, client: impl FnOnce() -> T + Send) -> T {
+    within(&Path::new("/run/netns").join(pod.peer()), client)
+}
+
+/// Runs `client` on a thread in a network namespace.
+pub(crate) fn within<T: Send>(namespace: &Path, client: impl FnOnce() -> T + Send) -> T {
+    let namespace = fs::File::open(namespace).unwrap();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
             let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind))
-                .unwrap();
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)).unwrap();
             client()
         });
         thread.join().unwrap()
     })
 }
 
-fn connect(address: &str, port: u16) -> TcpStream {
+pub(crate) fn connect(address: &str, port: u16) -> TcpStream {
     let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -108,7 +117,7 @@ fn connect(address: &str, port: u16) -> TcpStream {
 }
 
 /// Takes what the guest serves, and compares it byte by byte; returns how much it was.
-fn receive(address: &str, data: &[u8]) -> usize {
+pub(crate) fn receive(address: &str, data: &[u8]) -> usize {
     let mut stream = connect(address, 5000);
     let mut buffer = vec![0; 256 * 1024];
     let mut count = 0;
@@ -140,7 +149,7 @@ fn send(address: &str, data: &[u8], rounds: usize) -> String {
     answer.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
-fn md5(path: &std::path::Path, data: &[u8], rounds: usize) -> String {
+pub(crate) fn md5(path: &Path, data: &[u8], rounds: usize) -> String {
     fs::write(path, data.repeat(rounds)).unwrap();
     let sum = tool("md5sum", &[path.to_str().unwrap()]);
     fs::remove_file(path).unwrap();
@@ -162,7 +171,7 @@ fn traffic(mtu: usize) -> Result<(), Failed> {
     pod.ipv6();
     pod.mtu(mtu);
     let data = noise(4 * MIB);
-    let bundle = serving(&scene, &data);
+    let bundle = networked(&scene, &format!("{CONFIGURE}{SERVE}"), &data);
     pod.join(&bundle);
     let before = pod.inventory();
     scene.create_ok(&bundle, "guest");
