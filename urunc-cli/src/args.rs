@@ -122,8 +122,8 @@ pub struct BundleArgs {
     #[arg(long, hide = true)]
     pub no_pivot: bool,
 
-    /// Accepted for compatibility
-    #[arg(long, hide = true)]
+    /// Leave the container its caller's session keyring
+    #[arg(long)]
     pub no_new_keyring: bool,
 
     /// Accepted for compatibility: a monitor inherits only the descriptors that its plan names

@@ -3,11 +3,15 @@
 //! `oci-spec` is used here and nowhere else. Nothing is changed on the host.
 
 pub mod annotations;
+mod clocks;
 mod hooks;
+mod ids;
+mod labels;
 mod namespaces;
 mod resources;
 mod rlimits;
 mod spec;
+mod sysctls;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +20,15 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 pub use annotations::{GuestConfig, ImagePath};
+pub use clocks::{ClockError, ClockOffsets};
 pub use hooks::{Hook, HookSpecError, Hooks};
+pub use ids::{IdMap, IdMappings, MappingError};
+pub use labels::{LabelError, Labels};
 pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
 pub use resources::ResourceError;
 pub use rlimits::{Rlimit, RlimitError};
 pub use spec::{ContainerSpec, Mount, SpecError, Terminal, User, WindowSize};
+pub use sysctls::{Sysctl, SysctlError};
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]

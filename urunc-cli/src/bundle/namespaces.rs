@@ -23,9 +23,6 @@ pub enum NamespaceError {
         "linux.namespaces joins the mount namespace {0}; leave its path out: the monitor's root needs one of its own"
     )]
     MountByPath(PathBuf),
-    /// A user namespace is asked for.
-    #[error("linux.namespaces has a user namespace, which urunc cannot set up yet; remove it")]
-    User,
     /// A path is relative.
     #[error("linux.namespaces gives the {kind} namespace by the relative path {path}; use an absolute one")]
     Relative {
@@ -36,7 +33,7 @@ pub enum NamespaceError {
     },
 }
 
-/// A kind of namespace that a container can have, in the order in which they are joined.
+/// A kind of namespace that a container can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NamespaceKind {
     /// System V IPC and POSIX message queues.
@@ -53,6 +50,8 @@ pub enum NamespaceKind {
     Time,
     /// Mounts.
     Mount,
+    /// User and group ids.
+    User,
 }
 
 impl NamespaceKind {
@@ -67,6 +66,7 @@ impl NamespaceKind {
             Self::Cgroup => UnshareFlags::NEWCGROUP,
             Self::Time => UnshareFlags::NEWTIME,
             Self::Mount => UnshareFlags::NEWNS,
+            Self::User => UnshareFlags::NEWUSER,
         }
     }
 }
@@ -81,6 +81,7 @@ impl std::fmt::Display for NamespaceKind {
             Self::Cgroup => "cgroup",
             Self::Time => "time",
             Self::Mount => "mount",
+            Self::User => "user",
         })
     }
 }
@@ -110,7 +111,7 @@ impl Namespaces {
                 LinuxNamespaceType::Cgroup => NamespaceKind::Cgroup,
                 LinuxNamespaceType::Time => NamespaceKind::Time,
                 LinuxNamespaceType::Mount => NamespaceKind::Mount,
-                LinuxNamespaceType::User => return Err(NamespaceError::User),
+                LinuxNamespaceType::User => NamespaceKind::User,
             };
             if namespaces.new.contains(&kind) || namespaces.join.contains_key(&kind) {
                 return Err(NamespaceError::Twice(kind));
@@ -166,6 +167,9 @@ mod tests {
         assert_eq!(got.join, BTreeMap::from([(NamespaceKind::Network, "/var/run/netns/x".into())]));
         assert!(got.has(NamespaceKind::Ipc) && !got.has(NamespaceKind::Uts));
         assert_eq!(got.clone_flags(), UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWIPC);
+        // B35: never silently ignored.
+        let got = namespaces(r#"[{"type":"mount"},{"type":"user"}]"#).unwrap();
+        assert_eq!(got.clone_flags(), UnshareFlags::NEWUSER | UnshareFlags::NEWNS);
     }
 
     #[test]
@@ -187,7 +191,5 @@ mod tests {
             namespaces(r#"[{"type":"mount"},{"type":"network","path":"x"}]"#),
             Err(NamespaceError::Relative { .. })
         ));
-        // B35: never silently ignored.
-        assert_eq!(namespaces(r#"[{"type":"mount"},{"type":"user"}]"#), Err(NamespaceError::User));
     }
 }

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec};
 use urunc_rootfs::Access;
 
+use super::clocks::{self, ClockError, ClockOffsets};
 use super::hooks::{self, HookSpecError, Hooks};
-use super::namespaces::{NamespaceError, Namespaces};
+use super::ids::{self, IdMappings, MappingError, UserNamespace};
+use super::labels::{self, LabelError, Labels};
+use super::namespaces::{NamespaceError, NamespaceKind, Namespaces};
 use super::resources::{self, ResourceError};
 use super::rlimits::{self, Rlimit, RlimitError};
+use super::sysctls::{self, Sysctl, SysctlError};
 use crate::cgroup::{Limit, Resources};
 
 /// What is wrong with a specification.
@@ -37,9 +41,37 @@ pub enum SpecError {
     /// A text contains a NUL byte, which no process argument can carry.
     #[error("{0} contains a NUL character")]
     Nul(&'static str),
-    /// The host name is too long for the kernel (`uname(2)`).
-    #[error("hostname is {0} bytes long; the kernel accepts 64")]
-    HostName(usize),
+    /// A name is too long for the kernel (`uname(2)`).
+    #[error("{field} is {length} bytes long; the kernel accepts 64")]
+    NameLength {
+        /// The field.
+        field: &'static str,
+        /// Its length.
+        length: usize,
+    },
+    /// A name would be the host's.
+    #[error(
+        "{field} is {name:?}, but linux.namespaces has no uts namespace, so that it would become the host's; add {{\"type\": \"uts\"}}, \
+         or remove it"
+    )]
+    NameOfHost {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        name: String,
+    },
+    /// The ids of a user namespace cannot be used.
+    #[error(transparent)]
+    Mappings(#[from] MappingError),
+    /// A kernel setting cannot be used.
+    #[error(transparent)]
+    Sysctls(#[from] SysctlError),
+    /// A clock cannot be moved.
+    #[error(transparent)]
+    Clocks(#[from] ClockError),
+    /// A label of a security module cannot be used.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
 }
 
 /// Size of a terminal in characters.
@@ -112,12 +144,24 @@ pub struct ContainerSpec {
     pub cwd: PathBuf,
     /// `process.user`
     pub user: User,
+    /// The same in the ids of the host.
+    pub host_user: User,
+    /// `linux.uidMappings` and `gidMappings`, if there is a user namespace.
+    pub mappings: Option<IdMappings>,
     /// `process.terminal`
     pub terminal: Terminal,
     /// `mounts`
     pub mounts: Vec<Mount>,
     /// `hostname`
     pub hostname: Option<String>,
+    /// `domainname`
+    pub domainname: Option<String>,
+    /// `linux.sysctl`
+    pub sysctls: Vec<Sysctl>,
+    /// `linux.timeOffsets`
+    pub clocks: ClockOffsets,
+    /// What security modules are to do with the monitor.
+    pub labels: Labels,
     /// `linux.namespaces`
     pub namespaces: Namespaces,
     /// `linux.cgroupsPath`
@@ -160,12 +204,19 @@ impl ContainerSpec {
             Some(Limit::At(bytes)) => Some(bytes),
             Some(Limit::Unlimited) | None => None,
         };
-        let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
-        if let Some(name) = &hostname
-            && name.len() > 64
-        {
-            return Err(SpecError::HostName(name.len()));
-        }
+        let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
+        let user = User {
+            uid: process.user().uid(),
+            gid: process.user().gid(),
+            groups: process.user().additional_gids().clone().unwrap_or_default(),
+            umask: process.user().umask(),
+        };
+        let mappings = ids::convert(
+            if namespaces.has(NamespaceKind::User) { UserNamespace::Own } else { UserNamespace::Callers },
+            linux.uid_mappings().as_deref().unwrap_or_default(),
+            linux.gid_mappings().as_deref().unwrap_or_default(),
+            user.groups.iter().copied(),
+        )?;
         Ok(Self {
             version: spec.version().clone(),
             rootfs: bundle.join(root.path()),
@@ -173,16 +224,27 @@ impl ContainerSpec {
             args,
             env,
             cwd: process.cwd().clone(),
-            user: User {
-                uid: process.user().uid(),
-                gid: process.user().gid(),
-                groups: process.user().additional_gids().clone().unwrap_or_default(),
-                umask: process.user().umask(),
-            },
+            host_user: mappings.as_ref().map_or_else(|| Ok(user.clone()), |map| on_host(&user, map))?,
+            user,
+            mappings,
             terminal: terminal(process),
             mounts: spec.mounts().iter().flatten().map(mount).collect(),
-            hostname,
-            namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
+            hostname: name("hostname", spec.hostname(), &namespaces)?,
+            domainname: name("domainname", spec.domainname(), &namespaces)?,
+            sysctls: linux
+                .sysctl()
+                .as_ref()
+                .map_or_else(|| Ok(Vec::new()), |all| sysctls::convert(all, &namespaces))?,
+            clocks: linux
+                .time_offsets()
+                .as_ref()
+                .map_or_else(|| Ok(ClockOffsets::default()), |all| clocks::convert(all, &namespaces))?,
+            labels: labels::convert(
+                process.apparmor_profile().as_deref(),
+                process.selinux_label().as_deref(),
+                linux.mount_label().as_deref(),
+            )?,
+            namespaces,
             cgroups_path: linux.cgroups_path().clone(),
             resources,
             memory_limit,
@@ -193,6 +255,29 @@ impl ContainerSpec {
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         })
     }
+}
+
+/// `user` in the ids of the host.
+fn on_host(user: &User, map: &IdMappings) -> Result<User, MappingError> {
+    let (uid, gid) = map.to_host(user.uid, user.gid)?;
+    let groups = user.groups.iter().filter_map(|gid| map.groups.to_host(*gid)).collect();
+    Ok(User { uid, gid, groups, umask: user.umask })
+}
+
+/// The name of a UTS namespace, which must not be the host's.
+fn name(
+    field: &'static str,
+    name: &Option<String>,
+    namespaces: &Namespaces,
+) -> Result<Option<String>, SpecError> {
+    let Some(name) = name.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
+    if name.len() > 64 {
+        return Err(SpecError::NameLength { field, length: name.len() });
+    }
+    if !namespaces.has(NamespaceKind::Uts) {
+        return Err(SpecError::NameOfHost { field, name });
+    }
+    Ok(Some(name))
 }
 
 fn mount(mount: &oci_spec::runtime::Mount) -> Mount {
@@ -256,6 +341,34 @@ mod tests {
             let message = convert(spec).unwrap_err().to_string();
             assert!(message.contains(section), "{message}");
         }
+    }
+
+    #[test]
+    fn a_name_never_becomes_the_hosts() {
+        for field in ["hostname", "domainname"] {
+            let mut spec = minimal();
+            spec[field] = json!("guest");
+            let message = convert(spec.clone()).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{field} is \"guest\", but")), "{message}");
+            spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+            convert(spec.clone()).unwrap();
+            spec[field] = json!("x".repeat(65));
+            let message = convert(spec).unwrap_err().to_string();
+            assert_eq!(message, format!("{field} is 65 bytes long; the kernel accepts 64"));
+        }
+    }
+
+    /// B35: in a user namespace, what the host sees belongs to the host's ids.
+    #[test]
+    fn a_user_is_known_by_both_of_its_ids() {
+        let mut spec = minimal();
+        spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}]);
+        spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+        spec["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 200_000, "size": 1000}]);
+        spec["process"]["user"] = json!({"uid": 3, "gid": 4, "additionalGids": [5]});
+        let spec = convert(spec).unwrap();
+        let host = User { uid: 100_003, gid: 200_004, groups: vec![200_005], umask: None };
+        assert_eq!((spec.user.uid, spec.host_user), (3, host));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::lifecycle::{
     self, CgroupDriver, Console, CreateRequest, Force, LifecycleError, RunRequest, Runtime, Waiting,
 };
 use crate::logger::{self, LogError};
+use crate::sandbox::settings::Keyring;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,7 @@ fn create_request(
         console: bundle.console_socket.map_or(Console::None, Console::Socket),
         pid_file: bundle.pid_file,
         cgroups,
+        keyring: if bundle.no_new_keyring { Keyring::Callers } else { Keyring::New },
     })
 }
 

@@ -30,7 +30,9 @@ use crate::sandbox::channel::{Channel, Listener};
 use crate::sandbox::console::Console as Pty;
 use crate::sandbox::foreground::Streams;
 use crate::sandbox::init::{self, START_SOCKET, Setup};
+use crate::sandbox::labels::Modules;
 use crate::sandbox::protocol::{FromCreate, ToCreate};
+use crate::sandbox::settings::{self, Keyring, Settings};
 use crate::sandbox::spawn::{self, Spawned};
 
 /// Largest `urunc.json` that is read.
@@ -70,6 +72,8 @@ pub struct CreateRequest {
     pub pid_file: Option<PathBuf>,
     /// Who makes its control group.
     pub cgroups: CgroupDriver,
+    /// Whether it gets a session keyring of its own.
+    pub keyring: Keyring,
 }
 
 /// A created container, as its parent process sees it.
@@ -92,6 +96,8 @@ impl Runtime {
         if request.cgroups == CgroupDriver::Systemd {
             return Err(LimitsError::Systemd.into());
         }
+        settings::check(&bundle.spec.sysctls, &bundle.spec.namespaces)?;
+        Modules::of_host().check(&bundle.spec.labels)?;
         let directory = self.store.path().join(request.id.as_str());
         let mut plan = plan::plan(&bundle, &guest, &image, &self.config)?;
         let accounting = self.config.runtime.memory;
@@ -117,8 +123,7 @@ impl Runtime {
         // Nothing of the image may be open while its file system is unmounted for the guest.
         drop(image);
         let mut held = Held::default();
-        let result =
-            bring_up(&mut locked, &bundle, plan, &mut held, &limits, &request.console, pid_file.as_ref());
+        let result = bring_up(&mut locked, &bundle, plan, &mut held, &limits, request, pid_file.as_ref());
         let error = match result {
             Ok(created) => return Ok(created),
             Err(error) => error,
@@ -209,9 +214,10 @@ fn bring_up(
     plan: ContainerPlan,
     held: &mut Held,
     limits: &Limits,
-    console: &Console,
+    request: &CreateRequest,
     pid_file: Option<&PidFile>,
 ) -> Result<Created, LifecycleError> {
+    let console = &request.console;
     let ContainerPlan { boot, root, mut disk, frozen, .. } = plan;
     let daemon = disk.daemon(locked.dir(), Owner { uid: frozen.uid, gid: frozen.gid })?;
     let handles: Vec<Handle<'_>> = boot
@@ -238,10 +244,16 @@ fn bring_up(
         daemon: daemon.map(|prepared| prepared.daemon),
         kept: held.descriptors()?,
         namespaces: bundle.spec.namespaces.clone(),
-        hostname: bundle.spec.hostname.clone(),
+        settings: Settings {
+            hostname: bundle.spec.hostname.clone(),
+            domainname: bundle.spec.domainname.clone(),
+            sysctls: bundle.spec.sysctls.clone(),
+            keyring: (request.keyring == Keyring::New).then(|| format!("_ses.{}", request.id)),
+        },
+        labels: bundle.spec.labels.clone(),
         user: bundle.spec.user.clone(),
     };
-    let pidfd = match spawn::spawn(&bundle.spec.namespaces, setup.cgroup.unified())? {
+    let pidfd = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {
         Spawned::Init => init::run(setup),
         Spawned::Parent(pidfd) => pidfd,
     };
@@ -276,7 +288,7 @@ fn streams(spec: &ContainerSpec, console: &Console) -> Result<(Streams, init::St
             // In the foreground it is our own terminal that shows it, so that one's size counts, and before the guest runs.
             let ours = tcgetwinsize(std::io::stdin()).ok().filter(|_| *console == Console::Foreground);
             let ours = ours.map(|size| WindowSize { rows: size.ws_row, columns: size.ws_col });
-            let Pty { master, slave } = Pty::open(spec.user.uid, ours.or(size))?;
+            let Pty { master, slave } = Pty::open(spec.host_user.uid, ours.or(size))?;
             Ok((Streams::Terminal(master), init::Streams::Terminal(slave)))
         }
         Terminal::No if *console == Console::Foreground && isatty(std::io::stdin()) => {
@@ -316,6 +328,9 @@ fn commit(
         record.urunc.exe = exe;
     })?;
     let state = super::hooks::document(locked.record(), Status::Creating)?;
+    if let Some(mappings) = &spec.mappings {
+        crate::sandbox::ids::map(process, mappings, &spec.namespaces)?;
+    }
     crate::sandbox::limits::apply(process, &spec.rlimits, spec.oom_score_adj)?;
     super::hooks::create_runtime(&spec.hooks, &state)?;
     channel.send(&FromCreate::Proceed { state }, &[])?;

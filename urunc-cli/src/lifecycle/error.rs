@@ -59,6 +59,15 @@ pub enum LifecycleError {
     /// The process cannot be limited as the specification says.
     #[error(transparent)]
     ProcessLimit(#[from] crate::sandbox::limits::ProcessLimitError),
+    /// A kernel setting would be the host's.
+    #[error(transparent)]
+    Sysctl(#[from] crate::sandbox::settings::HostNamespace),
+    /// A security module is not there.
+    #[error(transparent)]
+    Label(#[from] crate::sandbox::labels::LabelHostError),
+    /// The user namespace cannot be used.
+    #[error(transparent)]
+    Ids(#[from] crate::sandbox::ids::IdError),
     /// A control group is still there.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::ReleaseError),

@@ -30,6 +30,7 @@ use urunc_state::{ContainerId, Deadline, Locked, Store};
 
 use crate::config::Config;
 
+pub use crate::sandbox::settings::Keyring;
 pub use create::{CgroupDriver, Console, CreateRequest, Created};
 pub use delete::Force;
 pub use disk::DiskError;

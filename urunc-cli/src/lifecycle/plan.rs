@@ -158,7 +158,7 @@ pub(super) struct Frozen {
     solo5_net: Option<String>,
     /// What start does for its disk.
     pub(super) disk: FrozenDisk,
-    /// Whom the monitor runs as.
+    /// Whom the monitor runs as, in the ids of the host.
     pub(super) uid: u32,
     /// Its group.
     pub(super) gid: u32,
@@ -325,8 +325,8 @@ pub(super) fn plan(
         network: network_access(&bundle.spec, config)?,
         resolv_conf: resolv_conf(&bundle.spec),
         solo5_net: guest.solo5_net.clone(),
-        uid: bundle.spec.user.uid,
-        gid: bundle.spec.user.gid,
+        uid: bundle.spec.host_user.uid,
+        gid: bundle.spec.host_user.gid,
         shutdown: Shutdown::Kill,
         hooks: bundle.spec.hooks.clone(),
         control: None,
@@ -337,6 +337,7 @@ pub(super) fn plan(
     frozen.shutdown = launch.shutdown;
     frozen.control = launch.control;
     let mut needs = needs(&frozen, &booted)?;
+    needs.label.clone_from(&bundle.spec.labels.mount);
     disk.furnish(&mut needs, &frozen.machine, &kernel)?;
     let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
     Ok(ContainerPlan {

@@ -14,10 +14,13 @@ use urunc_state::Status;
 use super::channel::{Channel, Listener};
 use super::daemon::{Daemon, Running};
 use super::hooks::{self, Place};
+use super::ids;
+use super::labels::{self, ExecLabel};
 use super::privileges;
 use super::protocol::{Execute, Failure, FromCreate, ToCreate, ToStart};
+use super::settings::Settings;
 use super::sys;
-use crate::bundle::{Hook, Hooks, NamespaceKind, Namespaces, User};
+use crate::bundle::{Hook, Hooks, Labels, NamespaceKind, Namespaces, User};
 use crate::cgroup::Entrance;
 
 /// Name of the start socket in the container's state directory.
@@ -49,8 +52,10 @@ pub struct Setup {
     pub kept: Vec<OwnedFd>,
     /// The container's namespaces.
     pub namespaces: Namespaces,
-    /// Host name, for a UTS namespace of our own.
-    pub hostname: Option<String>,
+    /// What is set in them.
+    pub settings: Settings,
+    /// What security modules are to do with the monitor.
+    pub labels: Labels,
     /// Who the monitor runs as.
     pub user: User,
 }
@@ -88,20 +93,22 @@ pub fn run(setup: Setup) -> ! {
         daemon,
         kept,
         namespaces,
-        hostname,
+        settings,
+        labels,
         user,
     } = setup;
-    let (mut running, mut state) = (None, Value::Null);
+    let (mut running, mut state, mut exec_labels) = (None, Value::Null, Vec::new());
     let others: Vec<RawFd> = kept.iter().chain(&rootfs).map(AsRawFd::as_raw_fd).collect();
     let ready = isolate(&create, &listener, &streams, &cgroup, &root, daemon.as_ref(), &others)
         .and_then(|()| take_streams(streams))
         .and_then(|()| wait_for_proceed(&create))
         .map(|told| state = told)
-        .and_then(|()| name_host(&namespaces, hostname.as_deref()))
+        .and_then(|()| settle_in(&namespaces, &settings))
         .and_then(|()| run_hooks("createContainer", &hooks.create_container, &state, Place::Here))
         .and_then(|()| {
             // Before the root changes: in the new one the shared tree's own mounts would be lost.
             running = daemon.map(Daemon::start).transpose()?;
+            exec_labels = labels::open(&labels)?;
             Ok(())
         })
         .and_then(|()| root.attach().map_err(|error| Failure::new(&error)));
@@ -122,12 +129,15 @@ pub fn run(setup: Setup) -> ! {
     // Above every number that the monitor's descriptors will have, so that placing them cannot overwrite it.
     let floor = request.descriptors.iter().copied().max().unwrap_or(2).saturating_add(1);
     let Ok(start) = start.moved_above(floor) else { sys::exit(1) };
+    let exec_labels =
+        exec_labels.into_iter().map(|label| label.moved_above(floor)).collect::<Result<Vec<_>, _>>();
     state["status"] = Status::Created.as_str().into();
     let prepared = alive(running.as_ref())
         .and_then(|()| start_container(&hooks.start_container, &state, rootfs, &user))
-        .and_then(|()| keep_open(&kept, floor));
+        .and_then(|()| keep_open(&kept, floor))
+        .and(exec_labels);
     let failure = match prepared {
-        Ok(()) => become_monitor(&start, request, descriptors, &user),
+        Ok(exec_labels) => become_monitor(&start, request, descriptors, &user, &exec_labels),
         Err(failure) => failure,
     };
     let _ = start.send(&ToStart::Failed(failure), &[]);
@@ -189,19 +199,16 @@ fn wait_for_proceed(create: &Channel) -> Result<Value, Failure> {
     }
 }
 
-fn name_host(namespaces: &Namespaces, hostname: Option<&str>) -> Result<(), Failure> {
+/// Makes the container's namespaces what the specification says, as root of them.
+fn settle_in(namespaces: &Namespaces, settings: &Settings) -> Result<(), Failure> {
+    if namespaces.has(NamespaceKind::User) {
+        ids::become_root()?;
+    }
     if namespaces.new.contains(&NamespaceKind::Cgroup) {
         sys::unshare_cgroup_namespace()
             .map_err(|error| Failure::step("cannot make a cgroup namespace", &error))?;
     }
-    match hostname {
-        // A joined UTS namespace has its name already: that of the pod.
-        Some(name) if namespaces.new.contains(&NamespaceKind::Uts) => {
-            rustix::system::sethostname(name.as_bytes())
-                .map_err(step(format!("cannot set the host name {name:?}")))
-        }
-        _ => Ok(()),
-    }
+    settings.apply(namespaces)
 }
 
 /// Waits for a start that says all that it has to say; one that dies half-way, or says nothing, does not use up the
@@ -233,9 +240,16 @@ fn run_hooks(kind: &'static str, list: &[Hook], state: &Value, place: Place<'_>)
 }
 
 /// Returns only on failure.
-fn become_monitor(start: &Channel, request: Execute, descriptors: Vec<OwnedFd>, user: &User) -> Failure {
+fn become_monitor(
+    start: &Channel,
+    request: Execute,
+    descriptors: Vec<OwnedFd>,
+    user: &User,
+    labels: &[ExecLabel],
+) -> Failure {
     let Execute { program, args, env, descriptors: numbers } = request;
     let prepared = place(descriptors, &numbers, start.as_fd().as_raw_fd())
+        .and_then(|()| labels.iter().try_for_each(ExecLabel::apply))
         .and_then(|()| privileges::drop_to(user))
         .and_then(|()| start.send(&ToStart::Executing, &[]).map_err(|error| Failure::new(&error)));
     if let Err(failure) = prepared {

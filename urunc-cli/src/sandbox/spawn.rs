@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::{Channel, ChannelError};
 use super::protocol::Failure;
 use super::sys::{self, Cloned, Parentage};
-use crate::bundle::{NamespaceKind, Namespaces};
+use crate::bundle::{ClockOffsets, NamespaceKind, Namespaces};
 
 /// Why there is no init.
 #[derive(Debug, thiserror::Error)]
@@ -60,13 +60,17 @@ pub enum Spawned {
     Init,
 }
 
-/// Clones init into `namespaces` and the cgroup v2 directory `cgroup`.
+/// Clones init into `namespaces`, with `clocks` in its time namespace, and the cgroup v2 directory `cgroup`.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left behind then.
-pub fn spawn(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned, SpawnError> {
+pub fn spawn(
+    namespaces: &Namespaces,
+    clocks: &ClockOffsets,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Spawned, SpawnError> {
     let flags = namespaces.clone_flags();
-    if namespaces.join.is_empty() {
+    if namespaces.join.is_empty() && clocks.is_empty() {
         return match sys::clone_process(flags, Parentage::Child, cgroup).map_err(SpawnError::Clone)? {
             Cloned::Child => Ok(Spawned::Init),
             Cloned::Parent(pidfd) => Ok(Spawned::Parent(pidfd)),
@@ -77,7 +81,7 @@ pub fn spawn(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<
     match sys::clone_process(UnshareFlags::empty(), Parentage::Child, None).map_err(SpawnError::Clone)? {
         Cloned::Child => {
             drop(ours);
-            match join_and_clone(&targets, flags, cgroup) {
+            match join_and_clone(targets, flags, clocks, cgroup) {
                 Ok(Cloned::Child) => Ok(Spawned::Init),
                 Ok(Cloned::Parent(pidfd)) => {
                     // If create is gone, init notices by itself: its own conversation with create has ended too.
@@ -126,15 +130,23 @@ fn open_targets(namespaces: &Namespaces) -> Result<Vec<(NamespaceKind, OwnedFd)>
 }
 
 fn join_and_clone(
-    targets: &[(NamespaceKind, OwnedFd)],
-    flags: UnshareFlags,
+    targets: Vec<(NamespaceKind, OwnedFd)>,
+    mut flags: UnshareFlags,
+    clocks: &ClockOffsets,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Cloned, Failure> {
     // Inherited by init, which others in a joined pid namespace can see from its first moment on.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| Failure::step("cannot become undumpable", &errno.into()))?;
-    for (kind, fd) in targets {
-        move_into_link_name_space(fd.as_fd(), Some(link_type(*kind))).map_err(|errno| {
+    if !clocks.is_empty() {
+        // Clocks can be moved only while nobody is in their namespace: init enters it by being cloned (time_namespaces(7)).
+        sys::unshare_time_namespace()
+            .and_then(|()| std::fs::write("/proc/self/timens_offsets", clocks.as_str()))
+            .map_err(|error| Failure::step("cannot set the clocks of linux.timeOffsets", &error))?;
+        flags -= UnshareFlags::NEWTIME;
+    }
+    for (kind, fd) in in_order(targets) {
+        move_into_link_name_space(fd.as_fd(), Some(link_type(kind))).map_err(|errno| {
             Failure::step(
                 format!("cannot join the {kind} namespace; the path must lead to one"),
                 &errno.into(),
@@ -143,6 +155,33 @@ fn join_and_clone(
     }
     sys::clone_process(flags, Parentage::Sibling, cgroup)
         .map_err(|error| Failure::step("cannot clone the container's process", &error))
+}
+
+/// In the order in which namespaces can be joined: those that the host owns while we still are its root, then the user
+/// namespace, then what that one owns.
+fn in_order(targets: Vec<(NamespaceKind, OwnedFd)>) -> Vec<(NamespaceKind, OwnedFd)> {
+    let user = targets.iter().position(|(kind, _)| *kind == NamespaceKind::User);
+    let Some(user) = user.and_then(|at| targets.get(at)).and_then(|(_, fd)| identity(fd.as_fd())) else {
+        return targets;
+    };
+    let mut ordered: Vec<(u8, (NamespaceKind, OwnedFd))> = targets
+        .into_iter()
+        .map(|(kind, fd)| {
+            let owner = sys::owner_of(fd.as_fd()).ok().and_then(|owner| identity(owner.as_fd()));
+            let rank = match kind {
+                NamespaceKind::User => 1,
+                _ if owner == Some(user) => 2,
+                _ => 0,
+            };
+            (rank, (kind, fd))
+        })
+        .collect();
+    ordered.sort_by_key(|(rank, _)| *rank);
+    ordered.into_iter().map(|(_, target)| target).collect()
+}
+
+fn identity(namespace: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    rustix::fs::fstat(namespace).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
@@ -154,5 +193,6 @@ fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
         NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
         NamespaceKind::Time => LinkNameSpaceType::Time,
         NamespaceKind::Mount => LinkNameSpaceType::Mount,
+        NamespaceKind::User => LinkNameSpaceType::User,
     }
 }

@@ -157,6 +157,45 @@ pub(super) fn unshare_cgroup_namespace() -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.map_err(io::Error::from)
 }
 
+/// Gives this process a new session keyring called `name` (keyctl(2)).
+///
+/// # Errors
+/// What `keyctl(2)` says; `ENOSYS` from a kernel without keys.
+pub(super) fn join_session_keyring(name: &str) -> io::Result<()> {
+    /// `linux/keyctl.h`
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let name = CString::new(name)?;
+    // SAFETY: the name is a string that lives until the call returns; the other arguments are not used.
+    match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr(), 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The user namespace that owns `namespace` (ioctl_ns(2)).
+///
+/// # Errors
+/// `EPERM` if it is neither the caller's nor below it.
+pub(super) fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `_IO(NSIO, 1)` of `linux/nsfs.h`
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the request takes no argument and returns a descriptor.
+    match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just made this descriptor for us.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    }
+}
+
+/// Gives the children of this process a time namespace, whose clocks may be set until the first of them exists.
+///
+/// # Errors
+/// What `unshare(2)` says.
+pub(super) fn unshare_time_namespace() -> io::Result<()> {
+    // SAFETY: only CLONE_FILES breaks assumptions of safe code, and it is not asked for.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWTIME) }.map_err(io::Error::from)
+}
+
 /// Closes every descriptor but those in `keep`, which must be sorted.
 ///
 /// # Errors

@@ -81,16 +81,15 @@ const MISTAKES: &[Mistake] = &[
         what: "a namespace that does not exist",
         make: |_, b| {
             spec(b, |s| {
-                s["linux"]["namespaces"] =
-                    json!([{"type": "mount"}, {"type": "network", "path": "/run/netns/none"}]);
+                s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/run/netns/none"}]);
             });
         },
         says: &["network namespace", "/run/netns/none"],
     },
     Mistake {
-        what: "a user namespace",
+        what: "a user namespace without ids",
         make: |_, b| spec(b, |s| s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}])),
-        says: &["user namespace"],
+        says: &["user namespace", "linux.uidMappings is missing"],
     },
     Mistake {
         what: "a rootfs that does not exist",

@@ -21,6 +21,7 @@ mod network;
 mod network_linux;
 mod pause;
 mod process;
+mod sandbox;
 #[path = "../support/scene.rs"]
 mod scene;
 mod storm;
@@ -56,6 +57,7 @@ fn main() -> std::process::ExitCode {
         pause::TESTS,
         network_linux::TESTS,
         process::TESTS,
+        sandbox::TESTS,
         storm::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|test| {

@@ -13,6 +13,11 @@ use crate::scene::{Bundle, Need, Scene, describe, eventually, passed, reap};
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "network::a_solo5_guest_answers_ping", needs: &[Need::Root, Need::Spt], run: ping_spt },
     Test { name: "network::an_hvt_guest_answers_ping", needs: &[Need::Root, Need::Hvt], run: ping_hvt },
+    Test {
+        name: "network::a_guest_in_a_user_namespace_answers_ping",
+        needs: &[Need::Root, Need::Spt],
+        run: ping_mapped,
+    },
     Test { name: "network::qemu_gets_the_tap_as_a_descriptor", needs: &[Need::Root, Need::Qemu], run: qemu },
     Test { name: "network::every_end_leaves_the_namespace_as_it_was", needs: &[Need::Root], run: every_end },
     Test { name: "network::500_starts_and_kills_leave_nothing", needs: &[Need::Root], run: cycles },
@@ -99,7 +104,7 @@ impl Pod {
     pub(crate) fn join(&self, bundle: &Bundle) {
         bundle.edit(|spec| {
             spec["linux"]["namespaces"] =
-                json!([{"type": "pid"}, {"type": "mount"}, {"type": "network", "path": self.path()}]);
+                json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "network", "path": self.path()}]);
         });
     }
 
@@ -136,11 +141,24 @@ fn scene() -> (Scene, Pod, Bundle) {
     (scene, pod, bundle)
 }
 
-fn ping(monitor: &str, kernel: &str) -> Result<(), Failed> {
+/// Whose ids the monitor has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Users {
+    /// The host's.
+    Host,
+    /// Those of a user namespace; the network's belongs to the host, as Podman makes it.
+    Mapped,
+}
+
+fn ping(monitor: &str, kernel: &str, users: Users) -> Result<(), Failed> {
     let scene = Scene::new();
     let pod = Pod::new(&scene);
     let bundle = scene.bundle("bundle", monitor, kernel, &["answer", "ip=10.77.0.2"]);
     pod.join(&bundle);
+    if users == Users::Mapped {
+        crate::sandbox::map_ids(&bundle, scene.uid);
+        bundle.edit(|spec| spec["process"]["user"] = json!({"uid": 0, "gid": 0}));
+    }
     let before = pod.inventory();
     scene.create_ok(&bundle, "c");
     scene.ok(&["start", "c"]);
@@ -157,11 +175,16 @@ fn ping(monitor: &str, kernel: &str) -> Result<(), Failed> {
 }
 
 fn ping_spt() -> Result<(), Failed> {
-    ping("spt", "demo-net-spt")
+    ping("spt", "demo-net-spt", Users::Host)
+}
+
+/// The device node, the TAP that is opened by name, and its owner, in a user namespace.
+fn ping_mapped() -> Result<(), Failed> {
+    ping("spt", "demo-net-spt", Users::Mapped)
 }
 
 fn ping_hvt() -> Result<(), Failed> {
-    ping("hvt", "demo-net")
+    ping("hvt", "demo-net", Users::Host)
 }
 
 fn qemu() -> Result<(), Failed> {
@@ -290,13 +313,15 @@ fn after_death() -> Result<(), Failed> {
 /// N1
 fn host_network() -> Result<(), Failed> {
     let (scene, _pod, bundle) = scene();
-    bundle.edit(|spec| spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]));
+    bundle.edit(|spec| {
+        spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}])
+    });
     let message = scene.fails(&["create", "--bundle", bundle.str(), "c"]);
     assert!(message.contains("network namespace") && message.contains("host_network"), "{message}");
     // The same by path: found out where it can be, at start.
     bundle.edit(|spec| {
         spec["linux"]["namespaces"] =
-            json!([{"type": "pid"}, {"type": "mount"}, {"type": "network", "path": format!("/proc/{}/ns/net", std::process::id())}]);
+            json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "network", "path": format!("/proc/{}/ns/net", std::process::id())}]);
     });
     scene.create_ok(&bundle, "c");
     let message = scene.fails(&["start", "c"]);

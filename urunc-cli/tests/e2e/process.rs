@@ -45,7 +45,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// The lines of `/proc/PID/status`.
-fn status_of(pid: i64) -> BTreeMap<String, String> {
+pub(crate) fn status_of(pid: i64) -> BTreeMap<String, String> {
     fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap()
         .lines()

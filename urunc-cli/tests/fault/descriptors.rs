@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use libtest_mimic::Failed;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use urunc_cli::config::Config;
-use urunc_cli::lifecycle::{CgroupDriver, Console, CreateRequest, Force, Runtime};
+use urunc_cli::lifecycle::{CgroupDriver, Console, CreateRequest, Force, Keyring, Runtime};
 use urunc_state::{ContainerId, Signal};
 
 use crate::ground::{Ground, Kind};
@@ -63,6 +63,7 @@ pub(crate) fn run([root, config, bundle]: &[String; 3]) {
             console: Console::None,
             pid_file: None,
             cgroups: CgroupDriver::Cgroupfs,
+            keyring: Keyring::New,
         };
         let created = runtime.create(&request).unwrap();
         runtime.start(&id).unwrap();

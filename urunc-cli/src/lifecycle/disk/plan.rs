@@ -274,7 +274,7 @@ impl Work<'_> {
         access: Access,
     ) -> Result<(), DiskError> {
         use std::os::unix::fs::MetadataExt;
-        let user = &self.bundle.spec.user;
+        let user = &self.bundle.spec.host_user;
         let file = self.image.open_file(path)?.into_file();
         let metadata = file.metadata().map_err(DiskError::Look)?;
         if !access::may(user, &metadata, access) {
