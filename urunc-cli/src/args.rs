@@ -5,6 +5,10 @@
 
 use std::path::PathBuf;
 
+mod update;
+
+pub use update::UpdateArgs;
+
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// An OCI runtime for unikernels and microVMs.
@@ -79,6 +83,8 @@ pub enum Command {
     Pause(IdArgs),
     /// Let a paused container run on
     Resume(IdArgs),
+    /// Change the limits of a container
+    Update(Box<UpdateArgs>),
     /// Create a container, start it, wait for its end and remove it
     Run(RunArgs),
     /// List containers
@@ -358,6 +364,9 @@ mod tests {
             "urunc --systemd-cgroup create --bundle /b --pid-file /p ID",
             "urunc kill ID 9",
             "urunc pause ID",
+            "urunc update --resources - ID",
+            "urunc update --memory-swap -1 --cpu-quota -1 --memory 64m ID",
+            "urunc update --kernel-memory 0 --blkio-weight 10 ID",
             "urunc resume ID",
             "urunc --rootless=true state ID",
             "urunc ps --format json ID",

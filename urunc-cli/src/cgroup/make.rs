@@ -151,15 +151,34 @@ pub fn make(plan: &CgroupPlan, mark: &str) -> Result<Entrance, MakeError> {
 /// Writes the limits of `plan` into groups that exist.
 ///
 /// # Errors
-/// [`MakeError::Limit`]; limits written before the refused one stay.
+/// [`MakeError::Limit`]; limits written before the refused one are taken back, those for single devices excepted.
 pub fn update(plan: &CgroupPlan) -> Result<(), MakeError> {
+    let mut before = Vec::new();
     for (directory, writes) in &plan.directories {
+        for file in writes.iter().flat_map(|write| &write.options).map(|(file, _)| directory.path.join(file))
+        {
+            // A file with a line for each device does not take them all at once.
+            if let Some(old) = fs::read(&file).ok().filter(|old| !old.trim_ascii().contains(&b'\n')) {
+                before.push((file, old));
+            }
+        }
+    }
+    let written = plan.directories.iter().try_for_each(|(directory, writes)| {
         if directory.v1.is_none() {
+            pass_on(directory, &plan.controllers);
             check_controllers(&directory.path, &plan.controllers)?;
         }
-        write_all(&directory.path, writes)?;
+        write_all(&directory.path, writes)
+    });
+    if written.is_err() {
+        // The reverse order, because some limits depend on others.
+        for (file, old) in before.iter().rev() {
+            if let Err(error) = write_file(file, old.trim_ascii()) {
+                log::debug!("cannot take the limit in {} back: {error}", file.display());
+            }
+        }
     }
-    Ok(())
+    written
 }
 
 /// Makes the directory and those above it. One that exists and is empty is taken, as runc does.

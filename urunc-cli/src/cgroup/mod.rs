@@ -13,6 +13,7 @@ mod freezer;
 mod layout;
 mod make;
 mod memory;
+mod merge;
 mod oom;
 mod plan;
 mod release;

@@ -5,6 +5,7 @@ mod delegate;
 mod features;
 mod spec;
 mod table;
+mod update;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -50,6 +51,9 @@ pub enum CommandError {
     /// `config.json`.
     #[error(transparent)]
     SpecFile(#[from] spec::SpecFileError),
+    /// New limits.
+    #[error(transparent)]
+    Update(#[from] update::UpdateError),
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -107,6 +111,12 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
         }
         Command::Pause(pause) => runtime()?.pause(&ContainerId::new(pause.id)?)?,
         Command::Resume(resume) => runtime()?.resume(&ContainerId::new(resume.id)?)?,
+        Command::Update(update) => {
+            let (runtime, id) = (runtime()?, ContainerId::new(&update.id)?);
+            // Whether it is ours is asked before standard input is read, which may be another runtime's.
+            runtime.state(&id)?;
+            runtime.update(&id, &update::resources(&update)?)?;
+        }
         Command::Run(run) => {
             let request = run_request(run, driver)?;
             return Ok(ExitCode::from(runtime()?.run(&request)?));

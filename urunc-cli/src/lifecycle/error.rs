@@ -162,6 +162,15 @@ pub enum LifecycleError {
         /// The container.
         id: ContainerId,
     },
+    /// There is nothing to limit it by.
+    #[error(
+        "cannot change or measure what container {id} uses: it has no cgroup; give it one that can be written to, and create it \
+         again"
+    )]
+    NoGroup {
+        /// The container.
+        id: ContainerId,
+    },
     /// The freezer of its control group.
     #[error(transparent)]
     Freeze(#[from] crate::cgroup::FreezeError),

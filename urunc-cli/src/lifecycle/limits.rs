@@ -84,6 +84,16 @@ impl Recorded {
     }
 }
 
+/// Puts `changed` in the place of what the record says of the control group.
+pub(super) fn replace(record: &mut Record, changed: &Recorded) -> Result<(), LimitsError> {
+    let resource = changed.to_resource()?;
+    let recorded = record.urunc.resources.iter_mut().find(|resource| resource.kind == KIND);
+    if let Some(recorded) = recorded {
+        *recorded = resource;
+    }
+    Ok(())
+}
+
 /// Ends what runs in a container's control group, and removes it, for when the record is lost. `directory` is the
 /// container's state directory.
 pub(super) fn release_unrecorded(origin: &Origin, directory: &Path) -> Result<(), ReleaseError> {

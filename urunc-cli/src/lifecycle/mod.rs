@@ -22,6 +22,7 @@ mod salvage;
 mod start;
 mod state;
 mod teardown;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -182,6 +182,16 @@ impl Frozen {
         self.monitor.overhead(&self.machine, &self.host).as_bytes()
     }
 
+    /// What runs the guest.
+    pub(super) fn monitor(&self) -> Monitor {
+        self.monitor
+    }
+
+    /// Bytes that the guest is booted with.
+    pub(super) fn guest_memory(&self) -> u64 {
+        self.machine.memory.as_bytes()
+    }
+
     /// Whether the guest gets a network if its namespace has one.
     pub(super) fn wants_network(&self) -> bool {
         // Solo5 guests say which devices they have; a surplus one would be an error.

@@ -25,6 +25,7 @@ mod sandbox;
 #[path = "../support/scene.rs"]
 mod scene;
 mod storm;
+mod update;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use scene::Need;
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         sandbox::TESTS,
         storm::TESTS,
+        update::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
