@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # What is missing is installed by `make`, so its absence is a failure here, not a reason to skip a test.
 # Extend it (`make test URUNC_REQUIRE=root,qemu,solo5-spt`) on machines that must have more.
-export URUNC_REQUIRE ?= root,qemu,linux-guest,containerd,runc,docker
+export URUNC_REQUIRE ?= root,qemu,linux-guest,containerd,runc,docker,podman,cni,netavark
 
 .PHONY: demo
 demo: ## Boot the demo unikernel and walk a second one through its life
@@ -13,7 +13,7 @@ demo: ## Boot the demo unikernel and walk a second one through its life
 
 .PHONY: test
 test: ## Install what the tests need and run all of them
-	scripts/install-deps build qemu test containerd docker linux-guest
+	scripts/install-deps build qemu test containerd docker podman linux-guest
 	scripts/stock-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
 	$(MAKE) --no-print-directory guest
 	examples/unikernel/check.sh

@@ -172,13 +172,12 @@ fn asked() -> Result<(), Failed> {
 }
 
 /// The monitor of a guest that knows no power button is asked by SIGTERM. This one takes note and goes on.
+pub(crate) const DEAF: &str = "#!/bin/sh\ntrap 'echo told' TERM\necho ready\nwhile :; do sleep 0.1; done\n";
+
 fn deaf() -> Result<(), Failed> {
     let image = Image { name: "deaf", kind: "unikraft", ..qemu() };
     let docker = Docker::start("daemon.json", std::slice::from_ref(&image));
-    let monitor = "#!/bin/sh\ntrap 'echo told' TERM\necho ready\nwhile :; do sleep 0.1; done\n";
-    docker.world.write("/usr/local/bin/deaf", monitor);
-    docker.world.ok(&["chmod", "755", "/usr/local/bin/deaf"]);
-    docker.world.write("/etc/urunc/config.toml", "[monitors.qemu]\npath = \"/usr/local/bin/deaf\"\n");
+    docker.world.replace_monitor("qemu", DEAF);
     docker.detach("guest", &[], &image, &[]);
     docker.prints("guest", "ready");
     let begin = Instant::now();

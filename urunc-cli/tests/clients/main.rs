@@ -14,6 +14,7 @@ mod docker;
 #[path = "../shim/image.rs"]
 mod image;
 mod need;
+mod podman;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -29,7 +30,7 @@ struct Test {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
-    let tests = [docker::TESTS];
+    let tests = [docker::TESTS, podman::TESTS];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;

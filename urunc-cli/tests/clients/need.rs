@@ -1,6 +1,6 @@
 //! What a test may need of the machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::containerd;
 
@@ -12,6 +12,12 @@ pub(crate) enum Need {
     Docker,
     /// A Docker that takes the names of containerd's shims: 23 or newer.
     DockerWithShims,
+    /// Podman and conmon.
+    Podman,
+    /// CNI's plugins and iptables.
+    Cni,
+    /// netavark and iptables.
+    Netavark,
     /// A monitor and the built demo unikernel for it.
     Guest,
     /// QEMU and the built demo unikernel.
@@ -28,6 +34,9 @@ impl Need {
             Self::Root => containerd::Need::Root.is_met(),
             Self::Docker => ["dockerd", "docker", "containerd", "iptables"].into_iter().all(is_installed),
             Self::DockerWithShims => Self::Docker.is_met() && docker_version().is_some_and(|it| it >= 23),
+            Self::Podman => ["podman", "conmon"].into_iter().all(is_installed),
+            Self::Cni => Path::new("/usr/lib/cni/bridge").exists() && is_installed("iptables"),
+            Self::Netavark => Path::new("/usr/lib/podman/netavark").exists() && is_installed("iptables"),
             Self::Guest => containerd::Need::Guest.is_met(),
             Self::Qemu => containerd::Need::Qemu.is_met(),
             Self::Spt => is_installed("solo5-spt") && crate::world::demo("demo-net-spt").exists(),
@@ -40,6 +49,9 @@ impl Need {
             Self::Root => "root",
             Self::Docker => "docker",
             Self::DockerWithShims => "docker-23",
+            Self::Podman => "podman",
+            Self::Cni => "cni",
+            Self::Netavark => "netavark",
             Self::Guest | Self::Qemu => "qemu",
             Self::Spt => "solo5-spt",
             Self::Runc => "runc",

@@ -106,6 +106,14 @@ impl World {
         self.write(place, fs::read(examples().join(example)).unwrap());
     }
 
+    /// Makes a script the monitor of a name: a real process in the monitor's place, when the test is about everything but the guest.
+    pub(crate) fn replace_monitor(&self, monitor: &str, script: &str) {
+        self.write("/usr/local/bin/monitor", script);
+        self.ok(&["chmod", "755", "/usr/local/bin/monitor"]);
+        let config = format!("[monitors.{monitor}]\npath = \"/usr/local/bin/monitor\"\n");
+        self.write("/etc/urunc/config.toml", config);
+    }
+
     /// A command in the world, which is killed after a while.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         self.enter(&[&["timeout", "--kill-after=1", "60"], words].concat())
