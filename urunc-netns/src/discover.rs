@@ -7,8 +7,8 @@ use crate::names::{IfIndex, IfName, Mtu, NameError};
 use crate::namespace::NsId;
 use crate::netlink::link::Link;
 use crate::netlink::tc::{self, Filter, IngressQdisc};
-use crate::netlink::{NetlinkError, Socket};
-use crate::owner::{Mark, read_alias};
+use crate::netlink::{NetlinkError, Socket, nft};
+use crate::owner::{Mark, read_alias, read_table_name};
 use crate::run::Here;
 use crate::sysctl::SwitchState;
 
@@ -59,6 +59,8 @@ pub struct Discovered {
     pub(crate) forwarding: SwitchState,
     /// TAP devices in the namespace that are marked as a container's.
     pub(crate) taps: Vec<Holder>,
+    /// Owners of nftables tables of static mode.
+    pub(crate) tables: Vec<Mark>,
     /// Networks that are already somebody's here.
     pub(crate) taken: Vec<Cidr>,
 }
@@ -90,7 +92,8 @@ impl Discovered {
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.taps.clone();
-        for mark in self.filters.iter().filter(|f| f.priority == tc::PRIORITY).filter_map(|f| f.mark) {
+        let filters = self.filters.iter().filter(|f| f.priority == tc::PRIORITY).filter_map(|f| f.mark);
+        for mark in filters.chain(self.tables.iter().copied()) {
             if !holders.iter().any(|holder| holder.mark == mark) {
                 holders.push(Holder { mark, container: None, tap: None });
             }
@@ -126,8 +129,21 @@ pub fn discover(here: &Here) -> Result<Option<Discovered>, DiscoverError> {
         filters: socket.ingress_filters(&link.interface)?,
         forwarding: link.forwarding,
         taps: links.iter().filter_map(our_tap).collect(),
+        tables: if link.forwarding == SwitchState::On { our_tables(here) } else { Vec::new() },
         taken: taken.collect(),
     }))
+}
+
+/// Whose tables of static mode are there: a dead container's table has no TAP device to be seen by, and as long as it is
+/// not released, the interface's forwarding looks as if it had always been on. Where it is off, nobody is asked, because
+/// the question alone would load a kernel module.
+fn our_tables(here: &Here) -> Vec<Mark> {
+    let tables = nft::tables(here).unwrap_or_else(|error| {
+        // A kernel without nf_tables has none of ours either.
+        log::debug!("{error}");
+        Vec::new()
+    });
+    tables.iter().filter_map(|table| read_table_name(table)).collect()
 }
 
 /// A link that carries our alias, as a holder.

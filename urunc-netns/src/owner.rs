@@ -19,6 +19,7 @@ use crate::names::IfName;
 /// What a link's alias can hold, without its final zero byte (`IFALIASZ`, linux/if.h).
 const ALIAS_ROOM: usize = 255;
 const ALIAS_PREFIX: &str = "urunc:";
+const TABLE_PREFIX: &str = "urunc-";
 
 /// Sixteen bytes that stand for one container of one runtime root.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -119,7 +120,7 @@ impl Owner {
 
     /// The name of its nftables table.
     pub(crate) fn table_name(&self) -> String {
-        format!("urunc-{}", self.mark)
+        format!("{TABLE_PREFIX}{}", self.mark)
     }
 
     /// The alias of its TAP device. An id that is too long is cut; the mark is what counts.
@@ -135,6 +136,11 @@ impl Owner {
 pub(crate) fn read_alias(alias: &str) -> Option<(Mark, String)> {
     let (mark, container) = alias.strip_prefix(ALIAS_PREFIX)?.split_once(':')?;
     Some((mark.parse().ok()?, container.to_owned()))
+}
+
+/// The mark in the name of an nftables table, if it is one of ours.
+pub(crate) fn read_table_name(name: &str) -> Option<Mark> {
+    name.strip_prefix(TABLE_PREFIX)?.parse().ok()
 }
 
 /// FNV-1a with 128 bits (draft-eastlake-fnv, section 5). Nobody gains from a collision but the administrator
@@ -186,6 +192,15 @@ mod tests {
         }
         for foreign in ["", "uplink to rack 7", "urunc:", "urunc:web", "urunc:00:web"] {
             assert_eq!(read_alias(foreign), None);
+        }
+    }
+
+    #[test]
+    fn a_table_tells_its_owner() {
+        let owner = Owner::new("web", Path::new("/run/urunc"));
+        assert_eq!(read_table_name(&owner.table_name()), Some(owner.mark()));
+        for foreign in ["", "nat", "urunc", "urunc-", "urunc-web"] {
+            assert_eq!(read_table_name(foreign), None);
         }
     }
 

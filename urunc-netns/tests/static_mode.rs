@@ -151,6 +151,26 @@ fn a_second_container_is_refused_beside_a_static_one() {
     }
 }
 
+/// What it left is seen although its TAP device is gone; otherwise forwarding would seem to have been on before.
+#[test]
+fn a_dead_container_is_found_by_its_table() {
+    if !lab::ready() {
+        return;
+    }
+    let pod = Pod::new();
+    let before = pod.inside.dump();
+    let ns = pod.inside.netns();
+    let dead = planned(&pod.inside, "dead").unwrap();
+    drop(ns.run(|here| attach(here, &dead)).unwrap().unwrap());
+    lab::until("the device is gone", || !pod.inside.sh("ip -o link").contains(dead.tap.as_str()));
+    let error = planned(&pod.inside, "next").unwrap_err();
+    let PlanError::Held { holder, .. } = &error else { panic!("{error}") };
+    assert_eq!((holder.mark, &holder.tap), (dead.owner.mark(), &None));
+    ns.run(|here| detach(here, &dead)).unwrap().unwrap();
+    lab::same(&pod.inside.dump(), &before);
+    planned(&pod.inside, "next").unwrap();
+}
+
 /// The other order than the usual one: a container that died is released when the next one is attached already.
 #[test]
 fn releasing_a_dead_container_late_does_not_stop_the_next_ones_traffic() {
@@ -161,9 +181,9 @@ fn releasing_a_dead_container_late_does_not_stop_the_next_ones_traffic() {
     let ns = pod.inside.netns();
     let forwards = || pod.inside.sh("cat /proc/sys/net/ipv4/conf/eth0/forwarding");
     let dead = planned(&pod.inside, "dead").unwrap();
+    let next = planned(&pod.inside, "next").unwrap();
     drop(ns.run(|here| attach(here, &dead)).unwrap().unwrap());
     lab::until("the device is gone", || !pod.inside.sh("ip -o link").contains(dead.tap.as_str()));
-    let next = planned(&pod.inside, "next").unwrap();
     let _tap = ns.run(|here| attach(here, &next)).unwrap().unwrap();
     ns.run(|here| detach(here, &dead)).unwrap().unwrap();
     assert_eq!(forwards(), "1\n");

@@ -12,7 +12,7 @@ use neli::consts::socket::NlFamily;
 use rustix::io::Errno;
 
 use super::error::gone;
-use super::wire::Payload;
+use super::wire::{Payload, attribute, until_zero};
 use super::{NetlinkError, Socket};
 use crate::names::Interface;
 use crate::run::Here;
@@ -28,6 +28,7 @@ const NF_INET_POST_ROUTING: u32 = 4;
 const NF_IP_PRI_NAT_SRC: u32 = 100;
 // linux/netfilter/nf_tables.h: messages.
 const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
@@ -100,6 +101,17 @@ pub(crate) fn masquerade(
 pub(crate) fn delete_table(here: &Here, table: &str) -> Result<(), NetlinkError> {
     let delete = message(NFT_MSG_DELTABLE, NlmF::empty(), named(table));
     gone(transact(here, format_args!("delete nftables table {table}"), vec![delete]), &[Errno::NOENT])
+}
+
+/// The names of all tables for IPv4.
+pub(crate) fn tables(here: &Here) -> Result<Vec<String>, NetlinkError> {
+    let read = |body: &[u8]| {
+        let name = attribute(body.get(header().into_bytes().len()..)?, NFTA_TABLE_NAME)?;
+        String::from_utf8(until_zero(name).to_vec()).ok()
+    };
+    let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+    let mut socket = Socket::open(here, NlFamily::Netfilter)?;
+    socket.dump(format_args!("list the nftables tables"), kind, &header(), read)
 }
 
 /// Sends the changes as one transaction; the last one is asked to be acknowledged.
