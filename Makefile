@@ -19,6 +19,7 @@ test: ## Install what the tests need and run all of them
 	examples/unikernel/check.sh
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
+	$(MAKE) --no-print-directory bench-smoke
 
 .PHONY: lint
 lint: ## Formatting, lints and documentation, as CI checks them
@@ -34,6 +35,27 @@ release: ## Build the binaries of a release
 .PHONY: guest
 guest: ## Build the demo unikernel
 	cd examples/unikernel && $(CARGO) build --release
+
+# Where the bench finds what it measures; cargo puts things elsewhere if CARGO_TARGET_DIR says so.
+built = $(or $(CARGO_TARGET_DIR),target)
+floor = $(or $(CARGO_TARGET_DIR),benches/floor/target)/release
+guests = $(or $(CARGO_TARGET_DIR),examples/unikernel/target)/release
+
+.PHONY: bench
+bench: ## Compare urunc with other runtimes; needs a quiet machine for a few minutes, writes benches/results
+	scripts/install-deps build test containerd bench
+	$(MAKE) --no-print-directory release guest floor
+	$(CARGO) build --release -p urunc-benches
+	$(built)/release/compare --urunc $(built)/release/urunc --floor $(floor) --guests $(guests) --out benches/results $(BENCH)
+
+.PHONY: bench-smoke
+bench-smoke: floor
+	$(CARGO) build -p urunc-cli -p urunc-benches
+	$(built)/debug/compare --urunc $(built)/debug/urunc --floor $(floor) --guests $(guests) --smoke >/dev/null
+
+.PHONY: floor
+floor:
+	cd benches/floor && $(CARGO) build --release
 
 .PHONY: virtiofsd
 virtiofsd: ## Install virtiofsd into target/virtiofsd/bin, for releases of Debian that have no package of it
