@@ -5,8 +5,10 @@
 
 use std::path::PathBuf;
 
+mod events;
 mod update;
 
+pub use events::EventsArgs;
 pub use update::UpdateArgs;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -83,6 +85,8 @@ pub enum Command {
     Pause(IdArgs),
     /// Let a paused container run on
     Resume(IdArgs),
+    /// Print what a container uses, in intervals, and when its memory runs out, as JSON lines
+    Events(EventsArgs),
     /// Change the limits of a container
     Update(Box<UpdateArgs>),
     /// Create a container, start it, wait for its end and remove it
@@ -364,6 +368,8 @@ mod tests {
             "urunc --systemd-cgroup create --bundle /b --pid-file /p ID",
             "urunc kill ID 9",
             "urunc pause ID",
+            "urunc events --stats ID",
+            "urunc events --interval 500ms ID",
             "urunc update --resources - ID",
             "urunc update --memory-swap -1 --cpu-quota -1 --memory 64m ID",
             "urunc update --kernel-memory 0 --blkio-weight 10 ID",

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`args`] | the command line's grammar |
 //! | [`commands`] | from arguments to verbs, and from results to output |
-//! | [`lifecycle`] | the verbs: create, start, kill, delete, run, state, list |
+//! | [`lifecycle`] | the verbs: create, start, kill, pause, update, events, delete, run, state, list |
 //! | [`bundle`] | what the caller hands over: `config.json`, annotations, `urunc.json` |
 //! | [`cgroup`] | the container's control group |
 //! | [`config`] | what the administrator decided |

@@ -27,7 +27,7 @@ pub use freezer::{FreezeError, freeze, thaw, thaw_by_state_file};
 pub use layout::{Hierarchy, HierarchyKind, Layout, LayoutError};
 pub use make::{Entrance, MakeError, make, update};
 pub use memory::{Accounting, GuestMemory, MemoryError, MemoryPlan, room};
-pub use oom::oom_kills;
+pub use oom::{OomWatch, oom_kills};
 pub use plan::{CgroupPath, CgroupPlan, Directory, PlanError, Write, plan, plan_update};
 pub use release::{ReleaseError, release};
 pub use resources::{

@@ -54,10 +54,17 @@ pub struct Cpu {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CpuUsage {
     /// All.
+    #[serde(skip_serializing_if = "is_zero")]
     pub total: u64,
     /// By processor (v1).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub percpu: Vec<u64>,
+    /// By processor, in the kernel (v1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_kernel: Vec<u64>,
+    /// By processor, outside of it (v1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_user: Vec<u64>,
     /// In the kernel; a guest's is in `user`.
     pub kernel: u64,
     /// Outside of it.
@@ -69,10 +76,13 @@ pub struct CpuUsage {
 #[serde(rename_all = "camelCase")]
 pub struct Throttling {
     /// Periods that have passed.
+    #[serde(skip_serializing_if = "is_zero")]
     pub periods: u64,
     /// Those in which the quota was used up.
+    #[serde(skip_serializing_if = "is_zero")]
     pub throttled_periods: u64,
     /// Nanoseconds that were waited.
+    #[serde(skip_serializing_if = "is_zero")]
     pub throttled_time: u64,
 }
 
@@ -80,20 +90,45 @@ pub struct Throttling {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cpuset {
     /// Processors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<u16>,
     /// Memory nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mems: Vec<u16>,
+    /// v1's other settings, under the kernel's names for them; 0 on v2.
+    #[serde(flatten)]
+    pub settings: CpusetSettings,
+}
+
+/// Settings of a v1 cpuset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CpusetSettings {
+    pub cpu_exclusive: u64,
+    pub mem_hardwall: u64,
+    pub mem_exclusive: u64,
+    pub memory_migrate: u64,
+    pub memory_spread_page: u64,
+    pub memory_spread_slab: u64,
+    pub memory_pressure: u64,
+    pub sched_load_balance: u64,
+    pub sched_relax_domain_level: i64,
 }
 
 /// Memory in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Memory {
     /// Page cache.
+    #[serde(skip_serializing_if = "is_zero")]
     pub cache: u64,
     /// Memory alone.
     pub usage: MemoryUsage,
     /// Memory and swap.
     pub swap: MemoryUsage,
+    /// The kernel's own (v1).
+    pub kernel: MemoryUsage,
+    /// TCP buffers (v1).
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: MemoryUsage,
     /// The kernel's file of single counters.
     pub raw: BTreeMap<String, u64>,
 }
@@ -117,6 +152,7 @@ pub struct MemoryUsage {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Pids {
     /// Now.
+    #[serde(skip_serializing_if = "is_zero")]
     pub current: u64,
     /// At most; absent without a limit.
     #[serde(skip_serializing_if = "is_zero")]
@@ -128,8 +164,10 @@ pub struct Pids {
 #[serde(rename_all = "camelCase")]
 pub struct BlockIo {
     /// Bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_service_bytes_recursive: Vec<BlockEntry>,
     /// Operations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_serviced_recursive: Vec<BlockEntry>,
 }
 
@@ -278,6 +316,12 @@ fn legacy(stats: &mut Stats, controller: &str, files: &Files<'_>) {
             stats.cpu.usage.kernel = time("system");
             let text = files.text("cpuacct.usage_percpu");
             stats.cpu.usage.percpu = text.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
+            // `cpu user system` and a line for each.
+            for line in files.text("cpuacct.usage_all").lines().skip(1) {
+                let mut columns = line.split_ascii_whitespace().skip(1).map(|n| n.parse().unwrap_or(0));
+                stats.cpu.usage.percpu_user.push(columns.next().unwrap_or(0));
+                stats.cpu.usage.percpu_kernel.push(columns.next().unwrap_or(0));
+            }
         }
         "cpu" => {
             let stat = files.pairs("cpu.stat");
@@ -290,18 +334,35 @@ fn legacy(stats: &mut Stats, controller: &str, files: &Files<'_>) {
         }
         "memory" => {
             let usage = |prefix: &str| MemoryUsage {
-                limit: files.number(&format!("{prefix}limit_in_bytes")).unwrap_or(u64::MAX),
+                limit: files.number(&format!("{prefix}limit_in_bytes")).unwrap_or(0),
                 usage: files.number(&format!("{prefix}usage_in_bytes")).unwrap_or(0),
                 max: files.number(&format!("{prefix}max_usage_in_bytes")).unwrap_or(0),
                 failcnt: files.number(&format!("{prefix}failcnt")).unwrap_or(0),
             };
             stats.memory.usage = usage("memory.");
             stats.memory.swap = usage("memory.memsw.");
+            stats.memory.kernel = usage("memory.kmem.");
+            stats.memory.kernel_tcp = usage("memory.kmem.tcp.");
             stats.memory.raw = files.pairs("memory.stat");
             stats.memory.cache = stats.memory.raw.get("cache").copied().unwrap_or(0);
         }
         "pids" => pids(stats, files),
-        "cpuset" => cpuset(stats, files, "cpuset.cpus", "cpuset.mems"),
+        "cpuset" => {
+            cpuset(stats, files, "cpuset.cpus", "cpuset.mems");
+            let setting = |name: &str| files.number(&format!("cpuset.{name}")).unwrap_or(0);
+            let level = files.text("cpuset.sched_relax_domain_level");
+            stats.cpuset.settings = CpusetSettings {
+                cpu_exclusive: setting("cpu_exclusive"),
+                mem_hardwall: setting("mem_hardwall"),
+                mem_exclusive: setting("mem_exclusive"),
+                memory_migrate: setting("memory_migrate"),
+                memory_spread_page: setting("memory_spread_page"),
+                memory_spread_slab: setting("memory_spread_slab"),
+                memory_pressure: setting("memory_pressure"),
+                sched_load_balance: setting("sched_load_balance"),
+                sched_relax_domain_level: level.trim().parse().unwrap_or(0),
+            };
+        }
         "blkio" => {
             let entries = |name: &str| files.text(name).lines().filter_map(block_line).collect();
             stats.blkio.io_service_bytes_recursive = entries("blkio.throttle.io_service_bytes_recursive");
@@ -321,7 +382,7 @@ fn pids(stats: &mut Stats, files: &Files<'_>) {
 fn cpuset(stats: &mut Stats, files: &Files<'_>, cpus: &str, mems: &str) {
     let (cpus, mems) = (list(&files.text(cpus)), list(&files.text(mems)));
     if !cpus.is_empty() {
-        stats.cpuset = Cpuset { cpus, mems };
+        (stats.cpuset.cpus, stats.cpuset.mems) = (cpus, mems);
     }
 }
 

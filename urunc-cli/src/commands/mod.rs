@@ -2,6 +2,7 @@
 
 mod check;
 mod delegate;
+mod events;
 mod features;
 mod spec;
 mod table;
@@ -111,6 +112,7 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
         }
         Command::Pause(pause) => runtime()?.pause(&ContainerId::new(pause.id)?)?,
         Command::Resume(resume) => runtime()?.resume(&ContainerId::new(resume.id)?)?,
+        Command::Events(args) => events::print(&runtime()?, args)?,
         Command::Update(update) => {
             let (runtime, id) = (runtime()?, ContainerId::new(&update.id)?);
             // Whether it is ours is asked before standard input is read, which may be another runtime's.

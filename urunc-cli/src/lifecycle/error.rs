@@ -171,6 +171,9 @@ pub enum LifecycleError {
         /// The container.
         id: ContainerId,
     },
+    /// What it uses cannot be told.
+    #[error(transparent)]
+    Stats(#[from] crate::cgroup::StatsError),
     /// The freezer of its control group.
     #[error(transparent)]
     Freeze(#[from] crate::cgroup::FreezeError),

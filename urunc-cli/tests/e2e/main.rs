@@ -9,6 +9,7 @@ mod cgroups;
 mod console;
 mod delegation;
 mod disk;
+mod events;
 mod guests;
 mod hooks;
 mod input;
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
         console::TESTS,
         delegation::TESTS,
         disk::TESTS,
+        events::TESTS,
         guests::TESTS,
         hooks::TESTS,
         input::TESTS,
