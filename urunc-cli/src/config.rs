@@ -84,6 +84,8 @@ pub struct Runtime {
     pub host_network: HostNetwork,
     /// Whether a monitor's own memory comes on top of a container's limit or out of it.
     pub memory: Accounting,
+    /// Which seccomp filter monitors get.
+    pub seccomp: Seccomp,
     /// What to do about a volume that cannot reach the guest.
     pub undeliverable: Undeliverable,
     /// The runtime that gets the containers that are no unikernels: a path, or a name to be searched in `PATH`.
@@ -112,12 +114,24 @@ impl Default for Runtime {
             kvm: Kvm::default(),
             host_network: HostNetwork::default(),
             memory: Accounting::default(),
+            seccomp: Seccomp::default(),
             undeliverable: Undeliverable::default(),
             delegate: "runc".into(),
             libcontainer: false,
             vaccel: false,
         }
     }
+}
+
+/// Which seccomp filter monitors get, unless the specification has none: then they get none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// The monitor's own, which knows what it needs.
+    #[default]
+    Monitor,
+    /// The specification's besides. Profiles for ordinary containers may forbid what a monitor needs.
+    Spec,
 }
 
 /// What to do about a volume that somebody asked for and that cannot reach the guest.

@@ -10,6 +10,7 @@ mod labels;
 mod namespaces;
 mod resources;
 mod rlimits;
+mod seccomp;
 mod spec;
 mod sysctls;
 
@@ -27,6 +28,7 @@ pub use labels::{LabelError, Labels};
 pub use namespaces::{NamespaceError, NamespaceKind, Namespaces};
 pub use resources::ResourceError;
 pub use rlimits::{Rlimit, RlimitError};
+pub use seccomp::{ArgumentCondition, Comparison, SeccompProfile, SyscallAction, SyscallRule};
 pub use spec::{ContainerSpec, Mount, SpecError, Terminal, User, WindowSize};
 pub use sysctls::{Sysctl, SysctlError};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use urunc_rootfs::Access;
 
 use super::clocks::{self, ClockError, ClockOffsets};
@@ -13,6 +13,7 @@ use super::labels::{self, LabelError, Labels};
 use super::namespaces::{NamespaceError, NamespaceKind, Namespaces};
 use super::resources::{self, ResourceError};
 use super::rlimits::{self, Rlimit, RlimitError};
+use super::seccomp::{self, SeccompProfile};
 use super::sysctls::{self, Sysctl, SysctlError};
 use crate::cgroup::{Limit, Resources};
 
@@ -171,14 +172,16 @@ pub struct ContainerSpec {
     /// Memory for the guest in bytes: at first `linux.resources.memory.limit`, if there is one, and then what the monitor
     /// leaves of it.
     pub memory_limit: Option<u64>,
-    /// Whether `linux.seccomp` is there; without it the monitor's own filter is off (design.md section 8).
-    pub seccomp: bool,
+    /// `linux.seccomp`; without it the monitor's own filter is off (design.md section 8).
+    pub seccomp: Option<SeccompProfile>,
     /// `process.rlimits`
     pub rlimits: Vec<Rlimit>,
     /// `process.oomScoreAdj`
     pub oom_score_adj: Option<i32>,
     /// `hooks`
     pub hooks: Hooks,
+    /// What it asks for that a monitor does not get, for a warning.
+    pub unapplied: Vec<&'static str>,
     /// `annotations`
     pub annotations: BTreeMap<String, String>,
 }
@@ -248,13 +251,27 @@ impl ContainerSpec {
             cgroups_path: linux.cgroups_path().clone(),
             resources,
             memory_limit,
-            seccomp: linux.seccomp().is_some(),
+            seccomp: linux.seccomp().as_ref().map(seccomp::convert),
             rlimits: rlimits::convert(process.rlimits().as_deref().unwrap_or_default())?,
             oom_score_adj: process.oom_score_adj(),
             hooks: spec.hooks().as_ref().map(hooks::convert).transpose()?.unwrap_or_default(),
+            unapplied: unapplied(process, linux),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         })
     }
+}
+
+/// Fields that somebody set on purpose and that have no meaning for a monitor. Those that engines always set (masked paths,
+/// capabilities and the like) are not among them: a monitor has less than they would leave it.
+fn unapplied(process: &Process, linux: &Linux) -> Vec<&'static str> {
+    let fields = [
+        ("linux.devices", linux.devices().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.scheduler", process.scheduler().is_some()),
+    ];
+    fields.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 
 /// `user` in the ids of the host.
@@ -329,7 +346,7 @@ mod tests {
         let spec = convert(minimal()).unwrap();
         assert_eq!(spec.rootfs, Path::new("/bundle/rootfs"));
         assert_eq!(spec.args, ["hello"]);
-        assert_eq!((spec.memory_limit, spec.seccomp, spec.terminal), (None, false, Terminal::No));
+        assert_eq!((spec.memory_limit, spec.seccomp, spec.terminal), (None, None, Terminal::No));
     }
 
     /// B27: a legal but minimal specification is answered, not dereferenced.
@@ -369,6 +386,19 @@ mod tests {
         let spec = convert(spec).unwrap();
         let host = User { uid: 100_003, gid: 200_004, groups: vec![200_005], umask: None };
         assert_eq!((spec.user.uid, spec.host_user), (3, host));
+    }
+
+    /// What Podman and Docker always set is no reason for a warning; a device that somebody passes is.
+    #[test]
+    fn what_a_monitor_does_not_get_is_named() {
+        let mut spec = minimal();
+        spec["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+        spec["process"]["capabilities"] = json!({"bounding": ["CAP_CHOWN"]});
+        spec["linux"]["devices"] = json!([]);
+        assert!(convert(spec.clone()).unwrap().unapplied.is_empty());
+        spec["linux"]["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]);
+        spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_IDLE", "priority": 1});
+        assert_eq!(convert(spec).unwrap().unapplied, ["linux.devices", "process.ioPriority"]);
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn bring_up(
     pid_file: Option<&PidFile>,
 ) -> Result<Created, LifecycleError> {
     let console = &request.console;
-    let ContainerPlan { boot, root, mut disk, frozen, .. } = plan;
+    let ContainerPlan { boot, root, mut disk, frozen, filters, .. } = plan;
     let daemon = disk.daemon(locked.dir(), Owner { uid: frozen.uid, gid: frozen.gid })?;
     let handles: Vec<Handle<'_>> = boot
         .iter()
@@ -251,6 +251,7 @@ fn bring_up(
             keyring: (request.keyring == Keyring::New).then(|| format!("_ses.{}", request.id)),
         },
         labels: bundle.spec.labels.clone(),
+        filters,
         user: bundle.spec.user.clone(),
     };
     let pidfd = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {

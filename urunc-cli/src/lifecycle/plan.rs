@@ -30,7 +30,8 @@ use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
 use super::error::StartError;
 use super::{LifecycleError, network, probe};
 use crate::bundle::{Bundle, ContainerSpec, GuestConfig, Hooks, ImagePath, NamespaceKind};
-use crate::config::{Config, HostNetwork, MonitorConfig};
+use crate::config::{self, Config, HostNetwork, MonitorConfig};
+use crate::sandbox::seccomp::{Filters, SeccompError};
 
 /// Annotation by which containerd's CRI plugin tells a container's name in its pod.
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
@@ -120,6 +121,9 @@ pub enum PlanError {
     /// The guest's disk cannot be had.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The seccomp profile cannot be applied.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// A path cannot appear in the monitor's root.
     #[error(transparent)]
     Target(#[from] root::BadTarget),
@@ -303,6 +307,7 @@ pub(super) struct ContainerPlan {
     pub(super) root: MonitorRoot,
     pub(super) boot: Vec<BootSource>,
     pub(super) disk: DiskPlan,
+    pub(super) filters: Option<Filters>,
     pub(super) warnings: Vec<Warning>,
 }
 
@@ -349,11 +354,16 @@ pub(super) fn plan(
     let mut needs = needs(&frozen, &booted)?;
     needs.label.clone_from(&bundle.spec.labels.mount);
     disk.furnish(&mut needs, &frozen.machine, &kernel)?;
+    let profile = bundle.spec.seccomp.as_ref().filter(|_| config.runtime.seccomp == config::Seccomp::Spec);
     let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
+    let unapplied =
+        |field| format!("{field} of the specification is not applied: a monitor has no use for it");
+    disk.warnings.extend(bundle.spec.unapplied.iter().map(unapplied));
     Ok(ContainerPlan {
         root: root::plan(&needs, &layout)?,
         frozen,
         disk,
+        filters: profile.map(Filters::compile).transpose()?,
         boot: vec![BootSource { name: "kernel", file: kernel }],
         warnings: launch.warnings,
     })
@@ -365,7 +375,7 @@ fn machine(spec: &ContainerSpec, image: KernelImage, config: &Config, settings: 
     let mut machine = Machine::new(Kernel { path: KERNEL.into(), image }, memory);
     machine.vcpus = settings.default_vcpus;
     machine.kvm = config.runtime.kvm;
-    machine.seccomp = if spec.seccomp { Seccomp::On } else { Seccomp::Off };
+    machine.seccomp = if spec.seccomp.is_some() { Seccomp::On } else { Seccomp::Off };
     machine
 }
 

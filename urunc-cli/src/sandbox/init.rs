@@ -18,6 +18,7 @@ use super::ids;
 use super::labels::{self, ExecLabel};
 use super::privileges;
 use super::protocol::{Execute, Failure, FromCreate, ToCreate, ToStart};
+use super::seccomp::Filters;
 use super::settings::Settings;
 use super::sys;
 use crate::bundle::{Hook, Hooks, Labels, NamespaceKind, Namespaces, User};
@@ -56,6 +57,8 @@ pub struct Setup {
     pub settings: Settings,
     /// What security modules are to do with the monitor.
     pub labels: Labels,
+    /// The specification's seccomp profile, if it is to be applied.
+    pub filters: Option<Filters>,
     /// Who the monitor runs as.
     pub user: User,
 }
@@ -95,6 +98,7 @@ pub fn run(setup: Setup) -> ! {
         namespaces,
         settings,
         labels,
+        filters,
         user,
     } = setup;
     let (mut running, mut state, mut exec_labels) = (None, Value::Null, Vec::new());
@@ -137,7 +141,9 @@ pub fn run(setup: Setup) -> ! {
         .and_then(|()| keep_open(&kept, floor))
         .and(exec_labels);
     let failure = match prepared {
-        Ok(exec_labels) => become_monitor(&start, request, descriptors, &user, &exec_labels),
+        Ok(exec_labels) => {
+            become_monitor(&start, request, descriptors, &user, &exec_labels, filters.as_ref())
+        }
         Err(failure) => failure,
     };
     let _ = start.send(&ToStart::Failed(failure), &[]);
@@ -246,12 +252,15 @@ fn become_monitor(
     descriptors: Vec<OwnedFd>,
     user: &User,
     labels: &[ExecLabel],
+    filters: Option<&Filters>,
 ) -> Failure {
     let Execute { program, args, env, descriptors: numbers } = request;
     let prepared = place(descriptors, &numbers, start.as_fd().as_raw_fd())
         .and_then(|()| labels.iter().try_for_each(ExecLabel::apply))
         .and_then(|()| privileges::drop_to(user))
-        .and_then(|()| start.send(&ToStart::Executing, &[]).map_err(|error| Failure::new(&error)));
+        .and_then(|()| start.send(&ToStart::Executing, &[]).map_err(|error| Failure::new(&error)))
+        // Last, so that a profile need not allow more than the monitor itself and its execution need.
+        .and_then(|()| filters.map_or(Ok(()), Filters::install));
     if let Err(failure) = prepared {
         return failure;
     }

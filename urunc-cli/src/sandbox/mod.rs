@@ -17,6 +17,7 @@ pub mod labels;
 pub mod limits;
 pub mod privileges;
 pub mod protocol;
+pub mod seccomp;
 pub mod settings;
 pub mod spawn;
 mod sys;

@@ -56,7 +56,7 @@ pub struct Execute {
 /// From init to start.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToStart {
-    /// The next system call that can fail is `execve`.
+    /// The next system calls that can fail are those for seccomp filters, and `execve`.
     Executing,
     /// Init is about to exit.
     Failed(Failure),

@@ -172,6 +172,25 @@ pub(super) fn join_session_keyring(name: &str) -> io::Result<()> {
     }
 }
 
+/// Subjects this thread to a seccomp filter.
+///
+/// # Errors
+/// What `seccomp(2)` says.
+pub(super) fn install_filter(program: &[seccompiler::sock_filter], log: bool) -> io::Result<()> {
+    /// `linux/seccomp.h`
+    const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let mut filter: Vec<libc::sock_filter> =
+        program.iter().map(|it| libc::sock_filter { code: it.code, jt: it.jt, jf: it.jf, k: it.k }).collect();
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let flags = if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    // SAFETY: the program and its instructions live until the call returns; the kernel copies and checks them.
+    match unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// The user namespace that owns `namespace` (ioctl_ns(2)).
 ///
 /// # Errors

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "sandbox::names_are_the_specifications", needs: &[Need::Root], run: names },
     Test { name: "sandbox::clocks_are_moved", needs: &[Need::Root], run: clocks },
     Test { name: "sandbox::keys_of_the_caller_are_left_behind", needs: &[Need::Root], run: keyring },
+    Test { name: "sandbox::a_seccomp_profile_is_applied_on_request", needs: &[Need::Root], run: seccomp },
     Test { name: "sandbox::a_new_user_namespace", needs: &[Need::Root], run: user_namespace },
     Test { name: "sandbox::a_pods_user_namespace", needs: &[Need::Root], run: pods_user_namespace },
     Test {
@@ -181,6 +182,35 @@ fn keyring() -> Result<(), Failed> {
         assert_eq!(keys.contains(&format!("_ses.{id}")), own, "{keys}");
         scene.ok(&["delete", "--force", &id]);
         scene.assert_clean();
+    }
+    passed()
+}
+
+/// The specification's profile is the monitor's only where the administrator wants it.
+fn seccomp() -> Result<(), Failed> {
+    for (setting, said) in [("monitor", "Read-only file system"), ("spec", "Disk quota exceeded")] {
+        let scene = Scene::new();
+        let monitor = scene.script("mkdir /new; exec sleep 1000");
+        scene.configure(&format!(
+            "[runtime]\nseccomp = {setting:?}\n[monitors.spt]\npath = {:?}\n",
+            monitor.to_str().unwrap()
+        ));
+        let bundle = scene.fake(&[]);
+        bundle.edit(|spec| {
+            spec["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [
+                    {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EDQUOT},
+                    {"names": ["reboot", "no_such_call"], "action": "SCMP_ACT_KILL_PROCESS"},
+                ],
+            });
+        });
+        let pid = run(&scene, &bundle);
+        assert!(scene.console().contains(said), "{}", scene.console());
+        let status = crate::process::status_of(pid);
+        let (mode, filters) = if setting == "spec" { ("2", "2") } else { ("0", "0") };
+        assert_eq!((status["Seccomp"].as_str(), status["Seccomp_filters"].as_str()), (mode, filters));
+        end(&scene)?;
     }
     passed()
 }
