@@ -339,8 +339,8 @@ pub struct PsArgs {
     #[arg(value_name = "ID")]
     pub id: String,
 
-    /// Accepted for compatibility (options of ps(1))
-    #[arg(value_name = "PS_OPTIONS", hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// Options of ps(1) for the table [default: -ef]
+    #[arg(value_name = "PS_OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub ps_options: Vec<String>,
 }
 

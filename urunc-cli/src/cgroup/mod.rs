@@ -29,7 +29,7 @@ pub use make::{Entrance, MakeError, make, update};
 pub use memory::{Accounting, GuestMemory, MemoryError, MemoryPlan, room};
 pub use oom::{OomWatch, oom_kills};
 pub use plan::{CgroupPath, CgroupPlan, Directory, PlanError, Write, plan, plan_update};
-pub use release::{ReleaseError, release};
+pub use release::{ReleaseError, members, release};
 pub use resources::{
     BlockLimits, CpuLimits, DeviceNumber, DeviceRule, Limit, MemoryLimits, NetworkLimits, NodeKind,
     Permission, RdmaLimit, Resources, Throttle, WeightDevice,

@@ -14,6 +14,7 @@ use urunc_state::{Deadline, Pid, Process, Signal};
 use super::MARK;
 use super::freezer;
 use super::make::write_file;
+use super::plan::Directory;
 
 /// Why a control group is still there.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +154,14 @@ fn kill_all(path: &Path, deadline: Deadline) -> io::Result<()> {
         std::thread::sleep(V1_INTERVAL);
     }
     Ok(())
+}
+
+/// The processes in the group that has its directories at `places`, and in those below it.
+#[must_use]
+pub fn members(places: &[Directory]) -> Vec<Pid> {
+    // All of them are in each hierarchy, and only one needs to be asked.
+    let present = places.iter().find(|place| place.path.exists());
+    present.map(|place| processes(&place.path)).unwrap_or_default().iter().map(Process::pid).collect()
 }
 
 /// The processes of the group and of those below it, verified to be there after they were opened: a number that was given

@@ -4,6 +4,7 @@ mod check;
 mod delegate;
 mod events;
 mod features;
+mod ps;
 mod spec;
 mod table;
 mod update;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use urunc_state::{ContainerId, StoreError};
 
-use crate::args::{Args, BundleArgs, Command, GlobalArgs, ListArgs, OutputFormat, PsArgs, RunArgs};
+use crate::args::{Args, BundleArgs, Command, GlobalArgs, ListArgs, OutputFormat, RunArgs};
 use crate::config::{self, Config, ConfigError};
 use crate::lifecycle::{
     self, CgroupDriver, Console, CreateRequest, Force, LifecycleError, RunRequest, Runtime, Waiting,
@@ -52,6 +53,9 @@ pub enum CommandError {
     /// `config.json`.
     #[error(transparent)]
     SpecFile(#[from] spec::SpecFileError),
+    /// ps(1) of the host.
+    #[error(transparent)]
+    Ps(#[from] ps::PsError),
     /// New limits.
     #[error(transparent)]
     Update(#[from] update::UpdateError),
@@ -124,7 +128,7 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
             return Ok(ExitCode::from(runtime()?.run(&request)?));
         }
         Command::List(list) => print_list(&runtime()?, &list)?,
-        Command::Ps(ps) => print_processes(&runtime()?, ps)?,
+        Command::Ps(args) => ps::print(&runtime()?, args)?,
         Command::Exec(exec) => {
             let id = ContainerId::new(exec.id)?;
             runtime()?.state(&id)?;
@@ -209,18 +213,6 @@ fn print_list(runtime: &Runtime, list: &ListArgs) -> Result<(), CommandError> {
             });
             let heads = ["ID", "PID", "STATUS", "MONITOR", "GUEST", "CREATED", "BUNDLE"];
             write!(out, "{}", table::render(heads, rows))?;
-        }
-    }
-    Ok(())
-}
-
-fn print_processes(runtime: &Runtime, ps: PsArgs) -> Result<(), CommandError> {
-    let pids: Vec<i32> = runtime.processes(&ContainerId::new(ps.id)?)?.iter().map(|pid| pid.get()).collect();
-    let mut out = io::stdout().lock();
-    match ps.format {
-        OutputFormat::Json => writeln!(out, "{}", serde_json::json!(pids))?,
-        OutputFormat::Table => {
-            write!(out, "{}", table::render(["PID"], pids.iter().map(|pid| [pid.to_string()])))?
         }
     }
     Ok(())

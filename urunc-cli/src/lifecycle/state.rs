@@ -2,6 +2,7 @@
 
 use urunc_state::{ContainerId, OciState, Pid, Seen, Status};
 
+use super::limits::Recorded;
 use super::{LifecycleError, Runtime};
 
 impl Runtime {
@@ -15,13 +16,20 @@ impl Runtime {
         Ok(serde_json::to_value(OciState::new(&record, status))?)
     }
 
-    /// The live processes of a container.
+    /// The live processes of a container: its monitor, then whatever else is in its control group.
     ///
     /// # Errors
     /// As [`Self::state`].
     pub fn processes(&self, id: &ContainerId) -> Result<Vec<Pid>, LifecycleError> {
-        let Seen { status, process } = self.store.read(id)?.look()?;
+        let record = self.store.read(id)?;
+        let Seen { status, process } = record.look()?;
         // A zombie is still there, but no container any more.
-        Ok(process.filter(|_| status != Status::Stopped).into_iter().map(|process| process.pid()).collect())
+        let Some(monitor) = process.filter(|_| status != Status::Stopped).map(|process| process.pid()) else {
+            return Ok(Vec::new());
+        };
+        let group = Recorded::of(&record);
+        let members = group.map(|group| crate::cgroup::members(&group.directories)).unwrap_or_default();
+        let others = members.into_iter().filter(|pid| *pid != monitor);
+        Ok(std::iter::once(monitor).chain(others).collect())
     }
 }

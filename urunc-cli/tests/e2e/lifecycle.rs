@@ -242,7 +242,19 @@ fn list_and_ps() -> Result<(), Failed> {
     assert_eq!(json.as_array().unwrap().len(), 2);
     assert_eq!(scene.ok(&["list", "-q"]).lines().count(), 2);
     let pids: Vec<i64> = serde_json::from_str(&scene.ok(&["ps", "--format", "json", "second"])).unwrap();
-    assert_eq!(pids, [scene.pid("second")]);
+    let pid = scene.pid("second");
+    assert_eq!(pids, [pid]);
+    // The table is that of the host's ps(1), which says of our process what it is asked.
+    let lines = |text: String| -> Vec<Vec<String>> {
+        text.lines().map(|line| line.split_ascii_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let table = lines(scene.ok(&["ps", "second"]));
+    let column = table[0].iter().position(|head| head == "PID").unwrap();
+    assert_eq!((table.len(), table[1][column].as_str()), (2, pid.to_string().as_str()));
+    assert_eq!(lines(scene.ok(&["ps", "second", "-eo", "pid,comm"]))[1], [pid.to_string(), "sleep".into()]);
+    assert!(scene.fails(&["ps", "second", "-eo", "comm"]).contains("column PID"));
+    scene.ok(&["kill", "second", "KILL"]);
+    assert_eq!(scene.ok(&["ps", "--format", "json", "second"]), "[]\n");
     passed()
 }
 
