@@ -15,6 +15,7 @@ demo: ## Boot the demo unikernel and walk a second one through its life
 test: ## Install what the tests need and run all of them
 	scripts/install-deps build qemu test containerd docker podman linux-guest
 	scripts/stock-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
+	-scripts/newer-containerd $(or $(CARGO_TARGET_DIR),target)/containerd
 	$(MAKE) --no-print-directory guest
 	examples/unikernel/check.sh
 	$(CARGO) build --workspace --all-targets

@@ -1,6 +1,6 @@
 //! A private containerd for one test, and a look at what is left when the test is over.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -27,6 +27,14 @@ pub(crate) enum Need {
     Qemu,
     /// runc, and a busybox without libraries.
     Runc,
+    /// A containerd that has the snapshotter `blockfile` (1.7 or later), mkfs.ext4 and loop devices.
+    Blockfile,
+    /// The stock kernel of `scripts/stock-kernel`, QEMU and a busybox without libraries.
+    Linux,
+    /// Besides, a kernel with its virtio drivers built in, which `URUNC_GUEST_KERNEL` names.
+    LinuxDrivers,
+    /// virtiofsd.
+    Virtiofsd,
 }
 
 impl Need {
@@ -37,6 +45,22 @@ impl Need {
             Self::Guest => has_spt() || Self::Qemu.is_met(),
             Self::Qemu => tool("qemu-system-x86_64").is_some() && demo("demo").exists(),
             Self::Runc => tool("runc").is_some() && busybox().is_some(),
+            Self::Blockfile => {
+                let loops = Path::new("/dev/loop-control").exists();
+                newer().is_some() && tool("mkfs.ext4").is_some() && loops
+            }
+            Self::Linux => {
+                let kernel = target().join("linux-guest/modules").exists();
+                Self::Qemu.is_met() && kernel && busybox().is_some()
+            }
+            Self::LinuxDrivers => {
+                let kernel = std::env::var_os("URUNC_GUEST_KERNEL");
+                Self::Linux.is_met() && kernel.is_some_and(|path| Path::new(&path).exists())
+            }
+            Self::Virtiofsd => {
+                let places = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"];
+                tool("virtiofsd").is_some() || places.iter().any(|path| Path::new(path).exists())
+            }
         }
     }
 
@@ -46,6 +70,10 @@ impl Need {
             Self::Containerd => "containerd",
             Self::Guest | Self::Qemu => "qemu",
             Self::Runc => "runc",
+            Self::Blockfile => "blockfile",
+            Self::Linux => "linux-guest",
+            Self::LinuxDrivers => "linux-drivers",
+            Self::Virtiofsd => "virtiofsd",
         };
         std::env::var("URUNC_REQUIRE").is_ok_and(|required| required.split(',').any(|it| it == word))
     }
@@ -59,7 +87,33 @@ fn search_path() -> OsString {
 }
 
 fn tool(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path()).map(|dir| dir.join(name)).find(|path| path.is_file())
+    tool_in(&search_path(), name)
+}
+
+fn tool_in(path: &OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// Where make unpacks what no package installs.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+}
+
+/// A search path with a containerd of 1.7 or later: the usual one, or what `scripts/newer-containerd` unpacks.
+fn newer() -> Option<OsString> {
+    let usual = search_path();
+    let unpacked = std::iter::once(target().join("containerd")).chain(std::env::split_paths(&usual));
+    let unpacked = std::env::join_paths(unpacked).unwrap();
+    let is_new = |path: &OsString| {
+        let Some(containerd) = tool_in(path, "containerd") else { return false };
+        let Ok(output) = Command::new(containerd).arg("--version").output() else { return false };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.split_whitespace().nth(2).unwrap_or_default().trim_start_matches('v').to_owned();
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+        numbers.next() >= Some(2) || (version.starts_with("1.") && numbers.next() >= Some(7))
+    };
+    [usual, unpacked].into_iter().find(is_new)
 }
 
 /// A busybox that runs in an image by itself: no program header (ELF-64, 56 bytes each) names an interpreter (type 3).
@@ -121,6 +175,8 @@ pub(crate) fn plain() -> Image {
 /// A running containerd with its own everything. Killed, with all that it started, when dropped.
 pub(crate) struct Containerd {
     dir: tempfile::TempDir,
+    /// Where its programs are looked for.
+    tools: OsString,
     child: Option<Child>,
     /// Namespace that nobody else uses: shims and state roots are found by it.
     pub(crate) namespace: String,
@@ -129,11 +185,25 @@ pub(crate) struct Containerd {
 impl Containerd {
     /// Starts it and imports images.
     pub(crate) fn start(images: &[Image]) -> Self {
+        Self::launched(search_path(), "", images)
+    }
+
+    /// Starts one that has the snapshotter `blockfile`, and imports images.
+    pub(crate) fn with_blockfile(images: &[Image]) -> Self {
+        Self::launched(
+            newer().unwrap(),
+            "[plugins.\"io.containerd.snapshotter.v1.blockfile\"]\nroot_path = \"DIR/blockfile\"\n\
+             scratch_file = \"DIR/scratch\"\nfs_type = \"ext4\"\nmount_options = []\n",
+            images,
+        )
+    }
+
+    fn launched(tools: OsString, more: &str, images: &[Image]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::Builder::new().prefix("urunc-shim-").tempdir().unwrap();
         let namespace =
             format!("urunc-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut containerd = Self { dir, child: None, namespace };
+        let mut containerd = Self { dir, tools, child: None, namespace };
         let path = |name: &str| containerd.path(name).display().to_string();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
@@ -144,7 +214,14 @@ impl Containerd {
             path("containerd.sock"),
             path("opt"),
         );
+        let config = config + &more.replace("DIR", containerd.dir.path().to_str().unwrap());
         fs::write(containerd.path("containerd.toml"), config).unwrap();
+        if !more.is_empty() {
+            // What each snapshot of an empty layer is a copy of.
+            fs::File::create(containerd.path("scratch")).unwrap().set_len(64 << 20).unwrap();
+            let mkfs = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(containerd.path("scratch")).status();
+            assert!(mkfs.unwrap().success());
+        }
         fs::write(containerd.path("config.toml"), "").unwrap();
         containerd.launch();
         for image in images {
@@ -166,8 +243,7 @@ impl Containerd {
     /// Makes the directory of the binaries under test the first in `PATH`.
     fn environment(&self, command: &mut Command) {
         let own = Path::new(SHIM).parent().unwrap().to_owned();
-        let path = search_path();
-        let paths = std::iter::once(own).chain(std::env::split_paths(&path));
+        let paths = std::iter::once(own).chain(std::env::split_paths(&self.tools));
         command.env("PATH", std::env::join_paths(paths).unwrap());
         command.env("URUNC_CONFIG_FILE", self.path("config.toml"));
     }
@@ -175,7 +251,7 @@ impl Containerd {
     /// Starts containerd, again after [`Containerd::kill`].
     pub(crate) fn launch(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("containerd.log")).unwrap();
-        let mut command = Command::new(tool("containerd").unwrap());
+        let mut command = Command::new(tool_in(&self.tools, "containerd").unwrap());
         self.environment(&mut command);
         command.arg("--config").arg(self.path("containerd.toml"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -200,7 +276,7 @@ impl Containerd {
     /// `ctr`, which is told to quit after a while: a Go program then prints what each of its goroutines waits for.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--signal=QUIT", "--kill-after=5", "60"]).arg(tool("ctr").unwrap());
+        command.args(["--signal=QUIT", "--kill-after=5", "60"]).arg(tool_in(&self.tools, "ctr").unwrap());
         command.arg("--address").arg(self.path("containerd.sock")).args(["--namespace", &self.namespace]);
         command.args(arguments).stdin(Stdio::null());
         self.environment(&mut command);

@@ -9,10 +9,17 @@ mod clean_up;
 mod containerd;
 mod create;
 mod image;
+#[expect(dead_code, reason = "it serves the end-to-end tests too")]
+#[path = "../support/linux.rs"]
+mod linux;
 mod metadata;
 mod processes;
 mod restart;
 mod run;
+#[expect(dead_code, reason = "it serves the end-to-end tests too")]
+#[path = "../support/scene.rs"]
+mod scene;
+mod snapshotters;
 mod streams;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -36,6 +43,7 @@ fn main() -> std::process::ExitCode {
         metadata::TESTS,
         restart::TESTS,
         clean_up::TESTS,
+        snapshotters::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
