@@ -13,7 +13,7 @@ demo: ## Boot the demo unikernel and walk a second one through its life
 
 .PHONY: test
 test: ## Install what the tests need and run all of them
-	scripts/install-deps build qemu test containerd docker podman linux-guest
+	scripts/install-deps build qemu test containerd docker podman cri linux-guest
 	scripts/stock-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
 	-scripts/newer-containerd $(or $(CARGO_TARGET_DIR),target)/containerd
 	$(MAKE) --no-print-directory guest

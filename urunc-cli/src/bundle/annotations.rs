@@ -19,6 +19,11 @@ const BINARY: &str = "com.urunc.unikernel.binary";
 const MANDATORY: [&str; 3] = [GUEST, MONITOR, BINARY];
 const MAX_VALUE: usize = 4096;
 
+/// Under which the engines say what a container is to its pod: containerd's CRI, CRI-O.
+const ROLES: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
+/// The container that holds a pod's namespaces.
+const SANDBOX: &str = "sandbox";
+
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -146,6 +151,13 @@ pub struct GuestConfig {
 
 /// The raw keys and values of one source.
 type Raw = BTreeMap<String, String>;
+
+/// Whether this is the container that holds a pod's namespaces. Engines give it the annotations of the pod, too, which are meant for the pod's
+/// other containers: it is no unikernel whatever they say.
+#[must_use]
+pub fn is_sandbox(annotations: &BTreeMap<String, String>) -> bool {
+    ROLES.iter().any(|role| annotations.get(*role).is_some_and(|value| value == SANDBOX))
+}
 
 /// Reads the spec's annotations. `None` if there is no mandatory key: then `urunc.json` decides.
 ///
@@ -317,6 +329,20 @@ mod tests {
     fn an_ordinary_container_has_none_of_the_keys() {
         let other = BTreeMap::from([("io.kubernetes.cri.container-name".to_owned(), "x".to_owned())]);
         assert_eq!(from_annotations(&other).unwrap(), None);
+    }
+
+    #[test]
+    fn the_container_that_holds_a_pod_is_told_by_its_engine() {
+        for (key, value, expected) in [
+            ("io.kubernetes.cri.container-type", "sandbox", true),
+            ("io.kubernetes.cri-o.ContainerType", "sandbox", true),
+            ("io.kubernetes.cri.container-type", "container", false),
+            ("io.kubernetes.cri.sandbox-id", "sandbox", false),
+        ] {
+            let mut keys = complete();
+            keys.insert(key.to_owned(), value.to_owned());
+            assert_eq!(is_sandbox(&keys), expected, "{key}={value}");
+        }
     }
 
     #[test]

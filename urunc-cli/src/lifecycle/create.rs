@@ -191,8 +191,11 @@ fn check_console(bundle: &Bundle, console: &Console) -> Result<(), LifecycleErro
 /// Only a unikernel's specification is held to our rules; another runtime has its own.
 pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfig), LifecycleError> {
     let file = BundleFile::read(directory)?;
-    let annotated = annotations::from_annotations(file.annotations())?;
     let not_unikernel = || LifecycleError::NotUnikernel { bundle: file.path().to_owned() };
+    if annotations::is_sandbox(file.annotations()) {
+        return Err(not_unikernel());
+    }
+    let annotated = annotations::from_annotations(file.annotations())?;
     let guest = match (annotated, file.rootfs()) {
         (Some(guest), _) => guest,
         (None, None) => return Err(not_unikernel()),

@@ -9,12 +9,15 @@
 #[expect(dead_code, reason = "it serves the shim's tests, too")]
 #[path = "../shim/containerd.rs"]
 mod containerd;
+mod cri;
 mod docker;
 #[expect(dead_code, reason = "it serves the shim's tests, too")]
 #[path = "../shim/image.rs"]
 mod image;
+mod kubelet;
 mod need;
 mod podman;
+mod wire;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -30,7 +33,7 @@ struct Test {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
-    let tests = [docker::TESTS, podman::TESTS];
+    let tests = [docker::TESTS, podman::TESTS, cri::TESTS];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;

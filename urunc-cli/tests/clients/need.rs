@@ -14,6 +14,8 @@ pub(crate) enum Need {
     DockerWithShims,
     /// Podman and conmon.
     Podman,
+    /// containerd and CNI's plugins.
+    Cri,
     /// CNI's plugins and iptables.
     Cni,
     /// netavark and iptables.
@@ -35,6 +37,7 @@ impl Need {
             Self::Docker => ["dockerd", "docker", "containerd", "iptables"].into_iter().all(is_installed),
             Self::DockerWithShims => Self::Docker.is_met() && docker_version().is_some_and(|it| it >= 23),
             Self::Podman => ["podman", "conmon"].into_iter().all(is_installed),
+            Self::Cri => containerd::Need::Containerd.is_met() && Self::Cni.is_met(),
             Self::Cni => Path::new("/usr/lib/cni/bridge").exists() && is_installed("iptables"),
             Self::Netavark => Path::new("/usr/lib/podman/netavark").exists() && is_installed("iptables"),
             Self::Guest => containerd::Need::Guest.is_met(),
@@ -50,7 +53,7 @@ impl Need {
             Self::Docker => "docker",
             Self::DockerWithShims => "docker-23",
             Self::Podman => "podman",
-            Self::Cni => "cni",
+            Self::Cri | Self::Cni => "cni",
             Self::Netavark => "netavark",
             Self::Guest | Self::Qemu => "qemu",
             Self::Spt => "solo5-spt",
@@ -69,6 +72,13 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 
 fn is_installed(name: &str) -> bool {
     program(name).is_some()
+}
+
+/// `containerd github.com/containerd/containerd 1.6.20~ds1 …`; of 2.x the path ends in `/v2`, and of Debian the version in `+ds1`.
+pub(crate) fn containerd_major() -> Option<u32> {
+    let output = std::process::Command::new(program("containerd")?).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().nth(2)?.trim_start_matches('v').split('.').next()?.parse().ok()
 }
 
 /// `Docker version 20.10.24+dfsg1, build …`

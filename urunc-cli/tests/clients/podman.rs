@@ -102,14 +102,8 @@ impl Podman {
 
     /// Fails if a container left something. The network's bridge stays, and Podman keeps its storage mounted.
     fn assert_clean(&self) {
-        let network = ["cni-podman0", "podman0", " /run/netns ", "/var/lib/containers/storage/overlay "];
-        let more = || {
-            let now = self.world.inventory();
-            now.into_iter()
-                .filter(|line| !self.before.contains(line) && !network.iter().any(|word| line.contains(word)))
-                .collect::<Vec<_>>()
-        };
-        assert!(eventually(|| more().is_empty()), "left: {:#?}", more());
+        let kept = ["cni-podman0", "podman0", " /run/netns ", "/var/lib/containers/storage/overlay "];
+        self.world.assert_as_before_but(&self.before, &kept);
     }
 }
 
