@@ -2,18 +2,24 @@
 
 use urunc_state::{ContainerId, OciState, Pid, Seen, Status};
 
-use super::limits::Recorded;
+use super::limits::{Recorded, oom_reason};
 use super::{LifecycleError, Runtime};
 
 impl Runtime {
-    /// The OCI state document of a container, as JSON.
+    /// The OCI state document of a container, as JSON. One that is stopped has the `reason`, if it did not just exit.
     ///
     /// # Errors
     /// [`LifecycleError::Store`] if the container does not exist, [`LifecycleError::Process`] if its process cannot be looked at.
     pub fn state(&self, id: &ContainerId) -> Result<serde_json::Value, LifecycleError> {
         let record = self.store.read(id)?;
         let status = record.current_status()?;
-        Ok(serde_json::to_value(OciState::new(&record, status))?)
+        let mut document = serde_json::to_value(OciState::new(&record, status))?;
+        if status == Status::Stopped
+            && let Some(reason) = record.urunc.reason.clone().or_else(|| oom_reason(&record))
+        {
+            document["reason"] = reason.into();
+        }
+        Ok(document)
     }
 
     /// The live processes of a container: its monitor, then whatever else is in its control group.

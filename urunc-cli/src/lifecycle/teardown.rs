@@ -61,7 +61,11 @@ pub(super) fn release(locked: &mut Locked, reason: Option<String>) -> Result<(),
     disk::report_daemon(locked.dir());
     let mut record = locked.record().clone();
     // Before the control group goes, which alone knows.
-    let reason = reason.or_else(|| limits::oom_reason(&record));
+    let reason = reason.or_else(|| {
+        let reason = limits::oom_reason(&record)?;
+        log::warn!("container {} has ended: {reason}", record.id());
+        Some(reason)
+    });
     let mut left = Vec::new();
     let mut errors = Vec::new();
     while let Some(resource) = record.urunc.resources.pop() {

@@ -243,9 +243,21 @@ fn out_of_memory() -> Result<(), Failed> {
     let pid = scene.pid("c");
     scene.ok(&["start", "c"]);
     assert_eq!(reap(pid), 128 + 9);
-    scene.ok(&["kill", "c", "KILL"]);
-    let record = fs::read_to_string(scene.root().join("c/state.json")).unwrap();
-    assert!(record.contains("ran out of memory"), "{record}");
+    // Nobody has released anything yet, and afterwards nobody could look it up any more.
+    assert!(scene.state("c")["reason"].as_str().unwrap().contains("ran out of memory"));
+    let output = scene.urunc(&["kill", "c", "KILL"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("ran out of memory"), "{}", describe(&output));
+    let state = scene.state("c");
+    assert_eq!((&state["status"], &state["pid"]), (&json!("stopped"), &json!(0)));
+    assert!(state["reason"].as_str().unwrap().contains("linux.resources.memory.limit"), "{state}");
+    scene.ok(&["delete", "c"]);
+    // A whole life in the foreground says it, too.
+    let output = scene.urunc(&["run", "--bundle", bundle.str(), "c"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(128 + 9));
+    assert!(said.contains("ran out of memory"), "{said}");
+    scene.assert_clean();
     passed()
 }
 

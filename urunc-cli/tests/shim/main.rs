@@ -7,6 +7,7 @@
 
 mod clean_up;
 mod containerd;
+mod control;
 mod create;
 mod image;
 #[expect(dead_code, reason = "it serves the end-to-end tests too")]
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         run::TESTS,
         streams::TESTS,
         processes::TESTS,
+        control::TESTS,
         create::TESTS,
         metadata::TESTS,
         restart::TESTS,

@@ -72,7 +72,7 @@ fn detached() -> Result<(), Failed> {
 }
 
 /// What containerd tells of tasks while `run` runs a container that it then deletes, as topics.
-fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<String> {
+pub(crate) fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<String> {
     let mut listener = containerd.command(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(listener.stdout.take().unwrap()).lines();
     // A sign that it listens: containerd tells of the first thing that happens after it has subscribed.
@@ -89,7 +89,9 @@ fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<String> {
         let topic = line.split_whitespace().find(|word| word.starts_with("/tasks/")).map(str::to_owned);
         topics.extend(topic);
     }
-    listener.kill().unwrap();
+    // The listener is `timeout`, which passes this signal on.
+    let pid = rustix::process::Pid::from_raw(i32::try_from(listener.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     listener.wait().unwrap();
     topics
 }
