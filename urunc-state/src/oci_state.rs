@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{ContainerId, Record, Status};
 
 /// The OCI state of a container (runtime specification, "State") with what CRI-O, Podman and nerdctl read
-/// besides: `created`, `rootfs` and `owner`. The pid is 0 where there is no process.
+/// besides: `created`, `rootfs` and `owner`; and, if a container is stopped because its start failed, with the `reason`,
+/// which those who do not know it ignore. The pid is 0 where there is no process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OciState<'a> {
@@ -20,6 +21,8 @@ pub struct OciState<'a> {
     rootfs: &'a Path,
     created: &'a str,
     owner: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     annotations: &'a BTreeMap<String, String>,
 }
 
@@ -36,6 +39,7 @@ impl<'a> OciState<'a> {
             rootfs: &record.rootfs,
             created: record.created.as_str(),
             owner: &record.owner,
+            reason: record.urunc.reason.as_deref().filter(|_| status == Status::Stopped),
             annotations: &record.annotations,
         }
     }
@@ -45,6 +49,17 @@ impl<'a> OciState<'a> {
 mod tests {
     use super::*;
     use crate::{AbsolutePath, Pid, ProcessIdentity, Timestamp};
+
+    #[test]
+    fn a_stopped_container_tells_why() {
+        let mut record = Record::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap());
+        record.urunc.reason = Some("no monitor".to_owned());
+        for status in Status::ALL {
+            let document = serde_json::to_value(OciState::new(&record, status)).unwrap();
+            let reason = document.get("reason").and_then(|reason| reason.as_str());
+            assert_eq!(reason, (status == Status::Stopped).then_some("no monitor"));
+        }
+    }
 
     #[test]
     fn the_document_has_what_clients_read_and_nothing_of_ours() {

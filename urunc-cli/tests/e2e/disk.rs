@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
         needs: LOOP_DRIVERS,
         run: block_device,
     },
+    Test { name: "disk::a_hook_in_a_root_that_is_the_guests_is_refused", needs: LOOP, run: hook_on_device },
     Test { name: "disk::a_guest_gets_a_volume_as_a_disk", needs: LOOP, run: block_volume },
     Test { name: "disk::a_guest_lives_in_a_directory_over_virtiofs", needs: VIRTIOFS, run: virtiofs },
     Test { name: "disk::a_guest_lives_in_a_directory_over_9p", needs: DRIVERS, run: nine_p },
@@ -249,6 +250,27 @@ fn block_device() -> Result<(), Failed> {
         assert_eq!(fs::read_to_string(rootfs.join("work/written")).unwrap(), "today\n");
         drop(again);
     }
+    scene.assert_clean();
+    passed()
+}
+
+/// The guest would find its file system changed by somebody else; with the file system unmounted, the hook would find nothing.
+fn hook_on_device() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let (bundle, image) = block_bundle(&scene, LOOK);
+    let rootfs = bundle.path.join("rootfs");
+    let mounted = Mounted::new(&image, &rootfs, "rw");
+    let before = inventory(&scene.path(""));
+    bundle.edit(|spec| spec["hooks"]["startContainer"] = serde_json::json!([{"path": "/init"}]));
+    let message = scene.fails(&["create", "--bundle", bundle.str(), "guest"]);
+    let (start, end) = (
+        "urunc: error: cannot run the startContainer hook /init: the container's root file system is given to the guest as \
+         the block device /dev/loop",
+        "make it a createContainer hook, or use another annotation than mountRootfs",
+    );
+    assert!(message.starts_with(start) && message.ends_with(end), "{message}");
+    assert_eq!(inventory(&scene.path("")), before);
+    drop(mounted);
     scene.assert_clean();
     passed()
 }

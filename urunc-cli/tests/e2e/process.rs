@@ -155,7 +155,13 @@ fn not_executable() -> Result<(), Failed> {
     scene.create_ok(&bundle, "c");
     let message = scene.fails(&["start", "c"]);
     assert!(message.contains("not-a-program") && message.contains("Exec format error"), "{message}");
-    assert_eq!(scene.status("c"), "stopped");
+    // Who looks later learns it, too.
+    let state = scene.state("c");
+    assert_eq!(state["status"], "stopped");
+    let reason = state["reason"].as_str().unwrap();
+    assert!(message.ends_with(reason), "{message} {reason}");
+    let list: serde_json::Value = serde_json::from_str(&scene.ok(&["list", "--format", "json"])).unwrap();
+    assert_eq!(list[0]["reason"], reason);
     scene.ok(&["delete", "c"]);
     scene.assert_clean();
     passed()

@@ -39,6 +39,17 @@ pub enum DiskError {
     /// A volume cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A hook is to run where the guest will be alone.
+    #[error(
+        "cannot run the startContainer hook {hook}: the container's root file system is given to the guest as the block device \
+         {device}, and would be changed by two; make it a createContainer hook, or use another annotation than mountRootfs"
+    )]
+    HookOnDevice {
+        /// The hook's program.
+        hook: PathBuf,
+        /// The device.
+        device: PathBuf,
+    },
     /// A mount of a kind that cannot be made for a guest.
     #[error(
         "cannot give the guest the mount at {}: it is of type {kind}, and only bind mounts reach a guest",

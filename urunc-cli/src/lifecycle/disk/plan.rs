@@ -175,7 +175,7 @@ impl Work<'_> {
                 plan.initrd = Some(BootFile {
                     handle: "initrd".to_owned(),
                     target: Target::new(INITRD)?,
-                    delivery: delivery(&self.bundle.spec.user, &file)?,
+                    delivery: delivery(&self.bundle.spec.host_user, &file)?,
                 });
                 plan.files.push(("initrd".to_owned(), file));
                 plan.frozen.initrd = Some(path.clone());
@@ -187,6 +187,9 @@ impl Work<'_> {
                 plan.root = Root::Disk { id, file_system: None };
             }
             Selection::BlockDevice { mount, node } => {
+                if let Some(hook) = self.bundle.spec.hooks.start_container.first() {
+                    return Err(DiskError::HookOnDevice { hook: hook.path.clone(), device: node.clone() });
+                }
                 let id: DeviceId = ROOT_DISK.parse()?;
                 plan.block_disk(id.clone(), mount, node, access, Whose::Container)?;
                 plan.root = Root::Disk { id, file_system: Some(mount.fs_type.clone()) };
