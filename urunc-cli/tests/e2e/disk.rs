@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "disk::a_guest_lives_in_its_initrd", needs: LINUX, run: initrd },
     Test { name: "disk::what_engines_always_mount_stops_no_guest", needs: LINUX, run: customary },
     Test { name: "disk::a_guest_lives_on_a_disk_image", needs: DRIVERS, run: disk_image },
+    Test { name: "disk::a_guest_has_a_disk_image_beside_its_initrd", needs: LINUX, run: image_beside },
     Test { name: "disk::a_guest_lives_on_a_read_only_disk_image", needs: DRIVERS, run: read_only_image },
     Test {
         name: "disk::a_guest_lives_on_the_containers_block_device",
@@ -207,6 +208,50 @@ fn read_only_image() -> Result<(), Failed> {
     passed()
 }
 
+/// What urunit does with its configuration: section UBS, lines ID and MP.
+const URUNIT: &str = r#"
+say "told: $URUNIT_CONFIG"
+/bin/busybox mkdir -p /volume /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t sysfs sysfs /sys
+id=$(/bin/busybox sed -n 's/^ID://p' "$URUNIT_CONFIG")
+place=$(/bin/busybox sed -n 's/^MP://p' "$URUNIT_CONFIG")
+ro=$(/bin/busybox cat /sys/block/vda/ro)
+[ "$ro" = 1 ] && options=ro,noload || options=rw
+[ "$(/bin/busybox cat /sys/block/vda/serial)" = "$id" ] && /bin/busybox mount -t ext4 -o "$options" /dev/vda "$place"
+say "volume: $(show /volume/one)"
+say "write volume: $(try put /volume/two 2)"
+"#;
+
+/// The way to have drivers, a disk image and the host's files at once.
+fn image_beside() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = linux::bundle(&scene, "/urunit");
+    bundle.annotate("initrd", "/boot/initrd");
+    bundle.annotate("block", "/disk.img");
+    bundle.annotate("blkMntPoint", "/volume");
+    let rootfs = bundle.path.join("rootfs");
+    let script = format!("{URUNIT}{LOOK}");
+    fs::write(rootfs.join("boot/initrd"), linux::initrd_with(linux::DISK, &[], &script)).unwrap();
+    let content = scene.path("content");
+    fs::create_dir(&content).unwrap();
+    fs::write(content.join("one"), "1\n").unwrap();
+    linux::ext4(&rootfs.join("disk.img"), &content, scene.uid);
+    let volumes = Volumes::new(&scene);
+    volumes.mount(&bundle);
+    let before = hash(&bundle.path, &["disk.img", "config.json"]);
+    for expected in ["yes", "no"] {
+        let text = run(&scene, &bundle);
+        said(&text, &["image: from the image", "config: configured", "directory: 1 2", "hosts: yes"]);
+        said(&text, &["volume: 1", &format!("write volume: {expected}")]);
+        volumes.assert_unchanged();
+        // R20: `root.readonly` was ignored.
+        bundle.edit(|spec| spec["root"]["readonly"] = true.into());
+    }
+    assert_eq!(hash(&bundle.path, &["disk.img", "config.json"]), before, "the image has changed");
+    passed()
+}
+
 /// A bundle whose rootfs is an ext4 file system on a loop device, as the blockfile snapshotter makes one.
 fn block_bundle(scene: &Scene, script: &str) -> (Bundle, PathBuf) {
     let bundle = linux::bundle(scene, "/init");
@@ -280,23 +325,8 @@ fn block_volume() -> Result<(), Failed> {
     let scene = Scene::new();
     let bundle = linux::bundle(&scene, "/urunit");
     bundle.annotate("initrd", "/boot/initrd");
-    // What urunit does with its configuration: section UBS, lines ID and MP.
-    let script = r#"
-say "told: $URUNIT_CONFIG"
-/bin/busybox mkdir -p /volume /sys
-/bin/busybox mount -t sysfs sysfs /sys
-id=$(/bin/busybox sed -n 's/^ID://p' "$URUNIT_CONFIG")
-place=$(/bin/busybox sed -n 's/^MP://p' "$URUNIT_CONFIG")
-[ "$(/bin/busybox cat /sys/block/vda/serial)" = "$id" ] && /bin/busybox mount -t ext4 /dev/vda "$place"
-say "volume: $(show /volume/one)"
-say "write: $(try put /volume/two 2)"
-"#;
     let boot = bundle.path.join("rootfs/boot");
-    fs::write(
-        boot.join("initrd"),
-        linux::initrd_with(linux::DISK, &[], &format!("/bin/busybox mount -t devtmpfs dev /dev\n{script}")),
-    )
-    .unwrap();
+    fs::write(boot.join("initrd"), linux::initrd_with(linux::DISK, &[], URUNIT)).unwrap();
     let content = scene.path("content");
     fs::create_dir(&content).unwrap();
     fs::write(content.join("one"), "1\n").unwrap();
@@ -309,7 +339,10 @@ say "write: $(try put /volume/two 2)"
     assert!(!volume.join("one").exists(), "it is still mounted on the host");
     scene.ok(&["start", "guest"]);
     assert!(eventually(|| scene.status("guest") == "stopped"), "{}", scene.console());
-    said(&scene.console().replace('\r', ""), &["told: /urunit.conf", "volume: 1", "write: yes", "end"]);
+    said(
+        &scene.console().replace('\r', ""),
+        &["told: /urunit.conf", "volume: 1", "write volume: yes", "end"],
+    );
     scene.ok(&["delete", "guest"]);
     assert_eq!(inventory(&scene.path("")), before, "the volume is not as it was");
     assert_eq!(fs::read_to_string(volume.join("two")).unwrap(), "2\n");
