@@ -20,6 +20,7 @@ mod limits;
 mod linux;
 mod network;
 mod network_linux;
+mod overhead;
 mod pause;
 mod process;
 mod sandbox;
@@ -57,6 +58,7 @@ fn main() -> std::process::ExitCode {
         input::TESTS,
         knative::TESTS,
         network::TESTS,
+        overhead::TESTS,
         pause::TESTS,
         network_linux::TESTS,
         process::TESTS,
