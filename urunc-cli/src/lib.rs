@@ -10,6 +10,7 @@
 //! | [`config`] | what the administrator decided |
 //! | [`sandbox`] | the process that becomes the monitor |
 //! | [`shim`] | the process between containerd and a pod's containers: the second binary |
+//! | [`timestamps`] | when each step was taken, for measurements |
 //! | [`logger`], [`report`] | what people and containerd read |
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -24,3 +25,4 @@ pub mod logger;
 pub mod report;
 pub mod sandbox;
 pub mod shim;
+pub mod timestamps;

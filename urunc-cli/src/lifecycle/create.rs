@@ -34,6 +34,7 @@ use crate::sandbox::labels::Modules;
 use crate::sandbox::protocol::{FromCreate, ToCreate};
 use crate::sandbox::settings::{self, Keyring, Settings};
 use crate::sandbox::spawn::{self, Spawned};
+use crate::timestamps::{Stamps, Step};
 
 /// Largest `urunc.json` that is read.
 const MAX_CONFIG: u64 = 64 * 1024;
@@ -91,7 +92,16 @@ impl Runtime {
     /// # Errors
     /// [`LifecycleError`]; nothing is left behind then.
     pub fn create(&self, request: &CreateRequest) -> Result<Created, LifecycleError> {
+        let stamps = Stamps::new(&self.config.timestamps);
+        stamps.take(Step::CreateInvoked);
+        let result = self.attempt(request, &stamps);
+        stamps.write(&self.config.timestamps, &request.id);
+        result
+    }
+
+    fn attempt(&self, request: &CreateRequest, stamps: &Stamps) -> Result<Created, LifecycleError> {
         let (mut bundle, image, guest) = open_bundle(&request.bundle)?;
+        stamps.take(Step::BundleRead);
         check_console(&bundle, &request.console)?;
         if request.cgroups == CgroupDriver::Systemd {
             return Err(LimitsError::Systemd.into());
@@ -122,8 +132,10 @@ impl Runtime {
         let mut locked = self.store.create(&origin, record)?;
         // Nothing of the image may be open while its file system is unmounted for the guest.
         drop(image);
+        stamps.take(Step::Planned);
         let mut held = Held::default();
-        let result = bring_up(&mut locked, &bundle, plan, &mut held, &limits, request, pid_file.as_ref());
+        let given = Given { bundle: &bundle, limits: &limits, request, pid_file: pid_file.as_ref(), stamps };
+        let result = bring_up(&mut locked, plan, &mut held, given);
         let error = match result {
             Ok(created) => return Ok(created),
             Err(error) => error,
@@ -210,16 +222,24 @@ pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfi
     Ok((bundle, image, guest))
 }
 
+/// What is known before anything is acquired.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    bundle: &'a Bundle,
+    limits: &'a Limits,
+    request: &'a CreateRequest,
+    pid_file: Option<&'a PidFile>,
+    stamps: &'a Stamps,
+}
+
 /// Acquires everything. On failure the caller destroys the record; the process is already gone then.
 fn bring_up(
     locked: &mut Locked,
-    bundle: &Bundle,
     plan: ContainerPlan,
     held: &mut Held,
-    limits: &Limits,
-    request: &CreateRequest,
-    pid_file: Option<&PidFile>,
+    given: Given<'_>,
 ) -> Result<Created, LifecycleError> {
+    let Given { bundle, limits, request, pid_file, stamps } = given;
     let console = &request.console;
     let ContainerPlan { boot, root, mut disk, frozen, filters, .. } = plan;
     let daemon = disk.daemon(locked.dir(), Owner { uid: frozen.uid, gid: frozen.gid })?;
@@ -256,7 +276,9 @@ fn bring_up(
         labels: bundle.spec.labels.clone(),
         filters,
         user: bundle.spec.user.clone(),
+        stamps: stamps.another(),
     };
+    stamps.take(Step::Cloning);
     let pidfd = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {
         Spawned::Init => init::run(setup),
         Spawned::Parent(pidfd) => pidfd,
@@ -265,7 +287,8 @@ fn bring_up(
     drop(setup);
     let process =
         Process::from_pidfd(pidfd)?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
-    match commit(locked, &process, &channel, &bundle.spec, &ours, console, pid_file) {
+    stamps.take(Step::InitKnown);
+    match commit(locked, &process, &channel, &ours, given) {
         Ok(()) => Ok(Created { process, streams: ours }),
         Err(error) => {
             // Init exits by itself when the conversation ends; to be sure, and to leave no zombie:
@@ -320,11 +343,12 @@ fn commit(
     locked: &mut Locked,
     process: &Process,
     channel: &Channel,
-    spec: &ContainerSpec,
     streams: &Streams,
-    console: &Console,
-    pid_file: Option<&PidFile>,
+    given: Given<'_>,
 ) -> Result<(), LifecycleError> {
+    let Given {
+        bundle: Bundle { spec, .. }, request: CreateRequest { console, .. }, pid_file, stamps, ..
+    } = given;
     // Before anything that could take time: whoever wants to force the container away finds its process.
     let exe = process.exe()?;
     locked.update(|record| {
@@ -337,10 +361,13 @@ fn commit(
     }
     crate::sandbox::limits::apply(process, &spec.rlimits, spec.oom_score_adj)?;
     super::hooks::create_runtime(&spec.hooks, &state)?;
+    stamps.take(Step::HooksRun);
+    // Before it is, so that it cannot have been received earlier.
+    stamps.take(Step::ProceedSent);
     channel.send(&FromCreate::Proceed { state }, &[])?;
     let patience = INIT_PATIENCE + crate::sandbox::hooks::patience(&spec.hooks.create_container);
     match channel.receive_within::<ToCreate>(patience)? {
-        Some((ToCreate::Ready, _)) => {}
+        Some((ToCreate::Ready { stamps: its }, _)) => stamps.add(its),
         Some((ToCreate::Failed(failure), _)) => return Err(LifecycleError::Init(failure)),
         None => return Err(LifecycleError::InitDied(how_it_ended(process))),
     }
@@ -356,6 +383,7 @@ fn commit(
     let _ = record.advance(Status::Creating, Event::Created);
     locked.save(record)?;
     channel.send(&FromCreate::Committed, &[])?;
+    stamps.take(Step::Created);
     Ok(())
 }
 

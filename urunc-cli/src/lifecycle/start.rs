@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
@@ -27,6 +26,7 @@ use crate::sandbox::channel::Channel;
 use crate::sandbox::init::START_SOCKET;
 use crate::sandbox::protocol::{Execute, ToStart};
 use crate::sandbox::watcher;
+use crate::timestamps::{Stamp, Stamps, Step};
 
 /// Name of the monitor's control socket in the container's state directory.
 pub(super) const CONTROL_SOCKET: &str = "control.sock";
@@ -38,13 +38,22 @@ impl Runtime {
     /// [`LifecycleError::Status`] if it is not in status created; [`LifecycleError::Start`] if the monitor could not be executed, and the
     /// container is then stopped.
     pub fn start(&self, id: &ContainerId) -> Result<(), LifecycleError> {
+        let stamps = Stamps::new(&self.config.timestamps);
+        stamps.take(Step::StartInvoked);
+        let result = self.attempt_start(id, &stamps);
+        stamps.write(&self.config.timestamps, id);
+        result
+    }
+
+    fn attempt_start(&self, id: &ContainerId, stamps: &Stamps) -> Result<(), LifecycleError> {
         let mut locked = self.lock(id)?;
         let Seen { status, process } = locked.record().look()?;
         let (Status::Created, Some(process)) = (status, process) else {
             let remedy = "only a created container can be started";
             return Err(LifecycleError::Status { verb: "start", id: id.clone(), status, remedy });
         };
-        if let Err(source) = self.boot(&mut locked, &process) {
+        stamps.take(Step::RecordRead);
+        if let Err(source) = self.boot(&mut locked, &process, stamps) {
             let reason = crate::report::chain(&source);
             kill_and_wait(id, &process, locked.record().urunc.freezer.as_deref())?;
             if let Err(error) = teardown::release(&mut locked, Some(reason)) {
@@ -68,19 +77,20 @@ impl Runtime {
 
 impl Runtime {
     /// Everything between "created" and "the monitor runs".
-    fn boot(&self, locked: &mut Locked, process: &Process) -> Result<(), StartError> {
+    fn boot(&self, locked: &mut Locked, process: &Process, stamps: &Stamps) -> Result<(), StartError> {
         let mut frozen = Frozen::of(locked.record()).map_err(StartError::Record)?;
+        stamps.take(Step::NetworkBegins);
         let network =
             if frozen.wants_network() { self.attach_network(locked, &frozen, process)? } else { None };
         if let Some(network) = &network {
             frozen.add_network(network.device.clone(), network.network.clone());
         }
-        let executed = execute(locked.dir(), &locked.record().rootfs, &frozen, network.as_ref(), process)
-            .and_then(|()| {
-                // End of file also comes when init is killed between `Executing` and `execve`.
-                let died = probe::has_executed(process.pid()) == Some(false);
-                if died { Err(StartError::Died) } else { Ok(()) }
-            });
+        stamps.take(Step::NetworkReady);
+        let executed = execute(locked, &frozen, network.as_ref(), process, stamps).and_then(|()| {
+            // End of file also comes when init is killed between `Executing` and `execve`.
+            let died = probe::has_executed(process.pid()) == Some(false);
+            if died { Err(StartError::Died) } else { Ok(()) }
+        });
         if let Some(network) = &network {
             match executed {
                 Ok(()) => network.settle(process),
@@ -93,18 +103,19 @@ impl Runtime {
 
 /// Hands the plan to init and waits until it has become the monitor.
 fn execute(
-    state: BorrowedFd<'_>,
-    rootfs: &Path,
+    locked: &Locked,
     frozen: &Frozen,
     network: Option<&Attached>,
     process: &Process,
+    stamps: &Stamps,
 ) -> Result<(), StartError> {
+    let state = locked.dir();
     let launch = frozen.launch()?;
     for warning in &launch.warnings {
         log::debug!("{warning}");
     }
     let mut descriptors = descriptors(state, &launch, frozen, network)?;
-    descriptors.extend(frozen.compose_initrd(rootfs)?);
+    descriptors.extend(frozen.compose_initrd(&locked.record().rootfs)?);
     let events = events(&launch, &mut descriptors)?;
     let request = Execute {
         program: launch.program,
@@ -113,12 +124,15 @@ fn execute(
         descriptors: descriptors.iter().map(|(number, _)| *number).collect(),
     };
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(|(_, fd)| fd.as_fd()).collect();
+    stamps.take(Step::DiskReady);
     let channel = Channel::connect(state, START_SOCKET)?;
+    // Before it is, so that it cannot have been received earlier.
+    stamps.take(Step::ExecuteSent);
     channel.send(&request, &borrowed)?;
     // A copy of the events' writing end that stayed open here would keep the watcher waiting for ever.
     drop(descriptors);
     let patience = INIT_PATIENCE + crate::sandbox::hooks::patience(&frozen.hooks.start_container);
-    wait_for_execve(&channel, patience)?;
+    stamps.add(wait_for_execve(&channel, patience)?);
     if let Some(events) = events {
         watcher::spawn(events, process.pidfd())
             .map_err(|source| StartError::Descriptor { what: "a watcher for resets", source })?;
@@ -138,16 +152,16 @@ fn events(launch: &Launch, descriptors: &mut Vec<(i32, OwnedFd)>) -> Result<Opti
 }
 
 /// `executing` followed by end of file is the proof; anything else is a failure (design.md, principle 7).
-fn wait_for_execve(channel: &Channel, patience: Duration) -> Result<(), StartError> {
-    match channel.receive_within::<ToStart>(patience)? {
-        Some((ToStart::Executing, _)) => {}
+fn wait_for_execve(channel: &Channel, patience: Duration) -> Result<Vec<Stamp>, StartError> {
+    let stamps = match channel.receive_within::<ToStart>(patience)? {
+        Some((ToStart::Executing { stamps }, _)) => stamps,
         Some((ToStart::Failed(failure), _)) => return Err(StartError::Init(failure)),
         None => return Err(StartError::Died),
-    }
+    };
     match channel.receive_within::<ToStart>(INIT_PATIENCE)? {
-        None => Ok(()),
+        None => Ok(stamps),
         Some((ToStart::Failed(failure), _)) => Err(StartError::Init(failure)),
-        Some((ToStart::Executing, _)) => Err(StartError::Died),
+        Some((ToStart::Executing { .. }, _)) => Err(StartError::Died),
     }
 }
 

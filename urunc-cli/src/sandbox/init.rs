@@ -23,6 +23,7 @@ use super::settings::Settings;
 use super::sys;
 use crate::bundle::{Hook, Hooks, Labels, NamespaceKind, Namespaces, User};
 use crate::cgroup::Entrance;
+use crate::timestamps::{Stamps, Step};
 
 /// Name of the start socket in the container's state directory.
 pub const START_SOCKET: &str = "init.sock";
@@ -61,6 +62,8 @@ pub struct Setup {
     pub filters: Option<Filters>,
     /// Who the monitor runs as.
     pub user: User,
+    /// When what was done.
+    pub stamps: Stamps,
 }
 
 /// What the container's standard streams are.
@@ -100,13 +103,19 @@ pub fn run(setup: Setup) -> ! {
         labels,
         filters,
         user,
+        stamps,
     } = setup;
+    stamps.take(Step::InitBegins);
     let (mut running, mut state, mut exec_labels) = (None, Value::Null, Vec::new());
     let others: Vec<RawFd> = kept.iter().chain(&rootfs).map(AsRawFd::as_raw_fd).collect();
     let ready = isolate(&create, &listener, &streams, &cgroup, &root, daemon.as_ref(), &others)
         .and_then(|()| take_streams(streams))
-        .and_then(|()| wait_for_proceed(&create))
-        .map(|told| state = told)
+        .and_then(|()| {
+            stamps.take(Step::InitIsolated);
+            state = wait_for_proceed(&create)?;
+            stamps.take(Step::ProceedReceived);
+            Ok(())
+        })
         .and_then(|()| settle_in(&namespaces, &settings))
         .and_then(|()| run_hooks("createContainer", &hooks.create_container, &state, Place::Here))
         .and_then(|()| {
@@ -120,7 +129,7 @@ pub fn run(setup: Setup) -> ! {
         let _ = create.send(&ToCreate::Failed(failure), &[]);
         sys::exit(1)
     }
-    if create.send(&ToCreate::Ready, &[]).is_err() {
+    if create.send(&ToCreate::Ready { stamps: stamps.drain() }, &[]).is_err() {
         sys::exit(1)
     }
     match create.receive::<FromCreate>() {
@@ -129,6 +138,7 @@ pub fn run(setup: Setup) -> ! {
         _ => sys::exit(1),
     }
     let (start, request, descriptors) = wait_for_start(&listener);
+    stamps.take(Step::ExecuteReceived);
     drop(listener);
     // Above every number that the monitor's descriptors will have, so that placing them cannot overwrite it.
     let floor = request.descriptors.iter().copied().max().unwrap_or(2).saturating_add(1);
@@ -142,7 +152,7 @@ pub fn run(setup: Setup) -> ! {
         .and(exec_labels);
     let failure = match prepared {
         Ok(exec_labels) => {
-            become_monitor(&start, request, descriptors, &user, &exec_labels, filters.as_ref())
+            become_monitor(&start, request, descriptors, &user, &exec_labels, filters.as_ref(), &stamps)
         }
         Err(failure) => failure,
     };
@@ -253,12 +263,17 @@ fn become_monitor(
     user: &User,
     labels: &[ExecLabel],
     filters: Option<&Filters>,
+    stamps: &Stamps,
 ) -> Failure {
     let Execute { program, args, env, descriptors: numbers } = request;
     let prepared = place(descriptors, &numbers, start.as_fd().as_raw_fd())
         .and_then(|()| labels.iter().try_for_each(ExecLabel::apply))
         .and_then(|()| privileges::drop_to(user))
-        .and_then(|()| start.send(&ToStart::Executing, &[]).map_err(|error| Failure::new(&error)))
+        .and_then(|()| {
+            stamps.take(Step::Executing);
+            let executing = ToStart::Executing { stamps: stamps.drain() };
+            start.send(&executing, &[]).map_err(|error| Failure::new(&error))
+        })
         // Last, so that a profile need not allow more than the monitor itself and its execution need.
         .and_then(|()| filters.map_or(Ok(()), Filters::install));
     if let Err(failure) = prepared {

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::timestamps::Stamp;
+
 /// From create to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromCreate {
@@ -35,7 +37,10 @@ pub enum FromCreate {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCreate {
     /// The monitor's root stands; only the start is missing.
-    Ready,
+    Ready {
+        /// When what was done.
+        stamps: Vec<Stamp>,
+    },
     /// Init is about to exit.
     Failed(Failure),
 }
@@ -57,7 +62,10 @@ pub struct Execute {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToStart {
     /// The next system calls that can fail are those for seccomp filters, and `execve`.
-    Executing,
+    Executing {
+        /// When what was done.
+        stamps: Vec<Stamp>,
+    },
     /// Init is about to exit.
     Failed(Failure),
 }

@@ -47,6 +47,7 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Root, Need::Qemu],
         run: check_and_spec,
     },
+    Test { name: "lifecycle::timestamps_are_written_in_order", needs: &[Need::Root], run: timestamps },
     Test { name: "lifecycle::urunc_json_stands_in_for_annotations", needs: &[Need::Root], run: urunc_json },
 ];
 
@@ -352,5 +353,49 @@ fn check_and_spec() -> Result<(), Failed> {
     let text = scene.ok(&["check", "--bundle", bundle]);
     assert!(text.contains("a generic guest for qemu"), "{text}");
     assert!(scene.fails(&["spec", "--bundle", bundle]).contains("config.json"));
+    passed()
+}
+
+/// B49: each is taken where its name says, or where what the name says is done here.
+fn timestamps() -> Result<(), Failed> {
+    let scene = sleeping();
+    let monitor = scene.path("monitor.sh");
+    let log = scene.path("logs/stamps");
+    let configure = |enabled: bool| {
+        scene.configure(&format!(
+            "[timestamps]\nenabled = {enabled}\ndestination = {:?}\n[monitors.spt]\npath = {:?}\n",
+            log.to_str().unwrap(),
+            monitor.to_str().unwrap()
+        ));
+    };
+    let bundle = scene.fake(&[]);
+    configure(false);
+    scene.create_ok(&bundle, "quiet");
+    assert!(!log.exists());
+    configure(true);
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["containerID"] == "c"), "{text}");
+    assert!(lines.is_sorted_by_key(|line| line["time"].as_u64().unwrap()), "{text}");
+    let names: Vec<&str> = lines.iter().map(|line| line["timestampID"].as_str().unwrap()).collect();
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..19).map(|number| format!("TS{number:02}")).collect::<Vec<_>>());
+    // What one process does, and what it does because of another one's message, has an order.
+    for order in [
+        &["TS00", "TS01", "TS02", "TS03", "TS06", "TS07", "TS08", "TS09", "TS10"][..],
+        &["TS03", "TS04", "TS05", "TS09"],
+        &["TS10", "TS11", "TS12", "TS15", "TS16", "TS17", "TS13", "TS14", "TS18"],
+    ] {
+        let places = order.iter().map(|name| names.iter().position(|it| it == name).unwrap());
+        assert!(places.is_sorted(), "{order:?} in {names:?}");
+    }
+    for id in ["quiet", "c"] {
+        scene.ok(&["delete", "--force", id]);
+    }
+    scene.assert_clean();
     passed()
 }
