@@ -395,10 +395,16 @@ fn resolv_conf(spec: &ContainerSpec) -> Option<PathBuf> {
     mounts.into_iter().find(|mount| mount.destination == Path::new("/etc/resolv.conf"))?.source.clone()
 }
 
+/// Whether this is what engines set to tell a process that it is in a container (systemd.io/CONTAINER_INTERFACE). A guest is a machine; its systemd would
+/// leave out half of the boot, and Linux could not even be given the variable.
+fn marks_container(variable: &str) -> bool {
+    variable.starts_with("container=")
+}
+
 fn workload(spec: &ContainerSpec, guest: &GuestConfig) -> Workload {
     let mut workload = Workload::new(guest.guest, spec.args.clone());
     workload.version.clone_from(&guest.version);
-    workload.env.clone_from(&spec.env);
+    workload.env = spec.env.iter().filter(|variable| !marks_container(variable)).cloned().collect();
     workload.uid = spec.user.uid;
     workload.gid = spec.user.gid;
     workload.cwd = spec.cwd.display().to_string();

@@ -9,6 +9,7 @@ use crate::docker::net;
 use crate::image::{Described, Image};
 use crate::kubelet::{Node, Pids, Pod, State};
 use crate::need::Need;
+use crate::server;
 
 const GUEST: &[Need] = &[Need::Root, Need::Cri, Need::Runc, Need::Guest];
 const SPT: &[Need] = &[Need::Root, Need::Cri, Need::Runc, Need::Spt];
@@ -20,6 +21,11 @@ pub(crate) const TESTS: &[Test] = &[
         name: "cri::a_stop_reaches_the_guest_within_its_grace",
         needs: &[Need::Root, Need::Cri, Need::Runc, Need::Qemu],
         run: asked,
+    },
+    Test {
+        name: "cri::a_guest_is_reached_by_tcp_at_the_address_of_its_pod",
+        needs: &[Need::Root, Need::Cri, Need::Runc, Need::Linux],
+        run: tcp,
     },
     Test { name: "cri::a_guest_may_share_the_processes_of_its_pod", needs: GUEST, run: shared },
     Test { name: "cri::annotations_of_the_pod_make_a_unikernel", needs: GUEST, run: annotated },
@@ -93,6 +99,23 @@ fn asked() -> Result<(), Failed> {
     node.prints(&pod, "guest", "asked to stop by the power button");
     // isa-debug-exit reports (status << 1) | 1.
     assert_eq!(node.state(&guest), State::Exited(7));
+    node.remove_pod(&id);
+    Ok(())
+}
+
+fn tcp() -> Result<(), Failed> {
+    let dir = tempfile::tempdir().unwrap();
+    let image = server::image(dir.path());
+    let node = Node::start(&[image.clone(), plain()]);
+    node.world.write("/etc/urunc/config.toml", server::CONFIG);
+    let pod = Pod::default();
+    let id = node.run_pod(&pod);
+    node.run((&pod, &id), "sidecar", &plain(), IDLE);
+    node.run((&pod, &id), "guest", &image, &["/init"]);
+    node.prints(&pod, "guest", server::SERVES);
+    let address = node.address(&id);
+    node.ping(&address);
+    server::assert_greets(&node.world, &address, server::PORT);
     node.remove_pod(&id);
     Ok(())
 }

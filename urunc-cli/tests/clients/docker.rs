@@ -8,6 +8,7 @@ use crate::Test;
 use crate::containerd::{RUNTIME, describe, eventually, guest, plain, qemu, shown};
 use crate::image::Image;
 use crate::need::Need;
+use crate::server;
 use crate::world::{World, demo};
 
 const GUEST: &[Need] = &[Need::Root, Need::Docker, Need::Guest];
@@ -34,6 +35,11 @@ pub(crate) const TESTS: &[Test] = &[
         name: "docker::a_restarted_guest_answers_on_the_bridge",
         needs: &[Need::Root, Need::Docker, Need::Spt],
         run: bridge,
+    },
+    Test {
+        name: "docker::a_guest_is_reached_by_tcp_and_by_its_published_port",
+        needs: &[Need::Root, Need::Docker, Need::Linux],
+        run: tcp,
     },
     Test { name: "docker::a_guest_that_fails_is_started_again_as_told", needs: GUEST, run: policy },
     Test {
@@ -205,6 +211,27 @@ fn bridge() -> Result<(), Failed> {
         docker.ok(&["restart", "--time", "1", "guest"]);
     }
     docker.ok(&["rm", "--force", "guest"]);
+    docker.world.assert_as_before(&before);
+    Ok(())
+}
+
+/// Linux has booted, so it has the power button, but nobody in it does anything about that.
+fn tcp() -> Result<(), Failed> {
+    let dir = tempfile::tempdir().unwrap();
+    let image = server::image(dir.path());
+    let docker = Docker::start("daemon.json", std::slice::from_ref(&image));
+    docker.world.write("/etc/urunc/config.toml", server::CONFIG);
+    let before = docker.world.inventory();
+    docker.detach("guest", &["--publish", "8080:5000", "--memory", "128m"], &image, &[]);
+    docker.prints("guest", server::SERVES);
+    let address = docker.inspect("guest", ".NetworkSettings.IPAddress");
+    server::assert_greets(&docker.world, &address, server::PORT);
+    for host in ["127.0.0.1", "172.17.0.1"] {
+        server::assert_greets(&docker.world, host, 8080);
+    }
+    docker.ok(&["stop", "--time", "1", "guest"]);
+    assert_eq!(docker.inspect("guest", ".State.ExitCode"), "137");
+    docker.ok(&["rm", "guest"]);
     docker.world.assert_as_before(&before);
     Ok(())
 }

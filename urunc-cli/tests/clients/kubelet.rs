@@ -171,7 +171,7 @@ impl Node {
         words: &[&str],
     ) -> Option<String> {
         let words: Vec<u8> = words.iter().flat_map(|word| bytes(4, word)).collect();
-        let resources = message(1, &[number(4, 64 << 20)]);
+        let resources = message(1, &[number(4, 128 << 20)]);
         let security = message(2, &[message(3, &[number(2, pids(pod.pids))])]);
         let config = [
             message(1, &[bytes(1, name)]),

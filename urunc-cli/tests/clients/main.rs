@@ -15,8 +15,15 @@ mod docker;
 #[path = "../shim/image.rs"]
 mod image;
 mod kubelet;
+#[expect(dead_code, reason = "it serves the end-to-end tests, too")]
+#[path = "../support/linux.rs"]
+mod linux;
 mod need;
 mod podman;
+#[expect(dead_code, reason = "it serves the end-to-end tests, too")]
+#[path = "../support/scene.rs"]
+mod scene;
+mod server;
 mod wire;
 mod world;
 

@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Guest,
     /// QEMU and the built demo unikernel.
     Qemu,
+    /// QEMU, and the kernel and modules of `scripts/stock-kernel`.
+    Linux,
     /// solo5-spt and the demo unikernel with a network.
     Spt,
     /// runc, and a busybox without libraries.
@@ -42,6 +44,7 @@ impl Need {
             Self::Netavark => Path::new("/usr/lib/podman/netavark").exists() && is_installed("iptables"),
             Self::Guest => containerd::Need::Guest.is_met(),
             Self::Qemu => containerd::Need::Qemu.is_met(),
+            Self::Linux => crate::scene::Need::Linux.is_met(),
             Self::Spt => is_installed("solo5-spt") && crate::world::demo("demo-net-spt").exists(),
             Self::Runc => containerd::Need::Runc.is_met(),
         }
@@ -56,6 +59,7 @@ impl Need {
             Self::Cri | Self::Cni => "cni",
             Self::Netavark => "netavark",
             Self::Guest | Self::Qemu => "qemu",
+            Self::Linux => "linux-guest",
             Self::Spt => "solo5-spt",
             Self::Runc => "runc",
         };

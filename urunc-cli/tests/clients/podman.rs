@@ -11,6 +11,7 @@ use crate::containerd::{describe, eventually, guest, plain, qemu, shown};
 use crate::docker::{DEAF, net};
 use crate::image::Image;
 use crate::need::Need;
+use crate::server;
 use crate::world::World;
 
 const GUEST: &[Need] = &[Need::Root, Need::Podman, Need::Guest];
@@ -37,6 +38,11 @@ pub(crate) const TESTS: &[Test] = &[
         name: "podman::a_restarted_guest_answers_on_a_network_of_netavark",
         needs: &[Need::Root, Need::Podman, Need::Netavark, Need::Spt],
         run: with_netavark,
+    },
+    Test {
+        name: "podman::a_guest_is_reached_by_tcp_and_by_its_published_port",
+        needs: &[Need::Root, Need::Podman, Need::Netavark, Need::Linux],
+        run: tcp,
     },
     Test {
         name: "podman::what_is_no_unikernel_runs_as_ever",
@@ -190,6 +196,32 @@ fn with_cni() -> Result<(), Failed> {
 
 fn with_netavark() -> Result<(), Failed> {
     network("netavark");
+    Ok(())
+}
+
+fn tcp() -> Result<(), Failed> {
+    let dir = tempfile::tempdir().unwrap();
+    let image = server::image(dir.path());
+    let machine = format!("{MACHINE}[network]\nnetwork_backend = \"netavark\"\n");
+    let podman = Podman::with_machine(&machine, std::slice::from_ref(&image));
+    podman.world.write("/etc/urunc/config.toml", server::CONFIG);
+    podman.ok(&[
+        "run",
+        "--detach",
+        "--name",
+        "guest",
+        "--publish",
+        "8080:5000",
+        "--memory",
+        "128m",
+        image.name,
+    ]);
+    podman.prints("guest", server::SERVES);
+    let address = podman.inspect("guest", ".NetworkSettings.IPAddress");
+    server::assert_greets(&podman.world, &address, server::PORT);
+    server::assert_greets(&podman.world, "10.88.0.1", 8080);
+    podman.ok(&["rm", "--force", "--time", "1", "guest"]);
+    podman.assert_clean();
     Ok(())
 }
 

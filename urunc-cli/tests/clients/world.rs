@@ -4,9 +4,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::containerd::{describe, eventually};
 
@@ -164,6 +169,20 @@ impl World {
         let tells = |line: &&str| !noise.iter().any(|word| line.contains(word));
         let lines: Vec<&str> = log.lines().filter(tells).collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// Connects from within the world.
+    pub(crate) fn connect(&self, address: &str, port: u16) -> std::io::Result<TcpStream> {
+        let namespace = fs::File::open(Path::new("/proc").join(&self.init).join("ns/net")).unwrap();
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        std::thread::scope(|scope| {
+            // A thread's namespace is its own, and the socket stays in the one in which it was made.
+            let thread = scope.spawn(move || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                TcpStream::connect_timeout(&address, Duration::from_secs(5))
+            });
+            thread.join().unwrap()
+        })
     }
 
     /// The control groups below a group of any hierarchy.

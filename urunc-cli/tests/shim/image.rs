@@ -26,7 +26,7 @@ pub(crate) enum Described {
 }
 
 /// What an image holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) name: &'static str,
     /// Source on the host and place in the image.
