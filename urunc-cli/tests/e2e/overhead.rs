@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
 const LIMIT: u64 = 128 << 20;
 
 /// The demo guest touches next to nothing of its memory, so that what is counted is the monitor's.
+#[expect(clippy::print_stdout, reason = "the numbers are for whoever asks for them with --nocapture")]
 fn is_enough(monitor: &str, kernel: &str, config: &str) -> Result<(), Failed> {
     let scene = Scene::new();
     scene.configure(&format!("[runtime]\nmemory = \"on-top\"\n{config}"));
