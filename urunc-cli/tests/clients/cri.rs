@@ -7,7 +7,7 @@ use crate::Test;
 use crate::containerd::{guest, plain, qemu, shown};
 use crate::docker::net;
 use crate::image::{Described, Image};
-use crate::kubelet::{Node, Pids, Pod, State};
+use crate::kubelet::{Container, Node, Pids, Pod, State};
 use crate::need::Need;
 use crate::server;
 
@@ -202,7 +202,8 @@ fn failure() -> Result<(), Failed> {
     let config = format!("[monitors.{}]\npath = \"/nonexistent/monitor\"\n", guest().monitor);
     node.world.write("/etc/urunc/config.toml", config);
     // CRI creates the task when the container is started.
-    let failed = node.try_create((&pod, &id), "guest", &guest(), &["hold"]).unwrap();
+    let failed =
+        node.try_create((&pod, &id), &Container::new("guest", &guest().reference(), &["hold"])).unwrap();
     assert!(!node.try_start(&failed));
     assert!(node.world.log().contains("/nonexistent/monitor"), "{}", node.world.log());
     assert!(matches!(node.state(&failed), State::Exited(_)));

@@ -103,6 +103,25 @@ fn pids(mode: Pids) -> u64 {
     }
 }
 
+/// A container as the kubelet asks for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Container<'a> {
+    pub(crate) name: &'a str,
+    /// The image's reference.
+    pub(crate) image: &'a str,
+    /// In place of the image's entry point.
+    pub(crate) command: Vec<&'a str>,
+    pub(crate) args: Vec<&'a str>,
+    /// The limit; 0 for none.
+    pub(crate) memory: u64,
+}
+
+impl<'a> Container<'a> {
+    pub(crate) fn new(name: &'a str, image: &'a str, args: &[&'a str]) -> Self {
+        Self { name, image, command: Vec::new(), args: args.to_vec(), memory: 128 << 20 }
+    }
+}
+
 /// A node of a cluster: containerd with a network for pods, and what drives it.
 pub(crate) struct Node {
     pub(crate) world: World,
@@ -166,18 +185,19 @@ impl Node {
     pub(crate) fn try_create(
         &self,
         (pod, id): (&Pod<'_>, &str),
-        name: &str,
-        image: &Image,
-        words: &[&str],
+        container: &Container<'_>,
     ) -> Option<String> {
-        let words: Vec<u8> = words.iter().flat_map(|word| bytes(4, word)).collect();
-        let resources = message(1, &[number(4, 128 << 20)]);
+        let words = |field: u32, words: &[&str]| -> Vec<u8> {
+            words.iter().flat_map(|word| bytes(field, word)).collect()
+        };
+        let resources = message(1, &[number(4, container.memory)]);
         let security = message(2, &[message(3, &[number(2, pids(pod.pids))])]);
         let config = [
-            message(1, &[bytes(1, name)]),
-            message(2, &[bytes(1, image.reference())]),
-            words,
-            bytes(11, format!("{name}.log")),
+            message(1, &[bytes(1, container.name)]),
+            message(2, &[bytes(1, container.image)]),
+            words(3, &container.command),
+            words(4, &container.args),
+            bytes(11, format!("{}.log", container.name)),
             message(15, &[resources, security]),
         ];
         let request = [bytes(1, id), message(2, &config), bytes(3, pod.config())].concat();
@@ -186,11 +206,17 @@ impl Node {
     }
 
     /// Creates and starts a container.
-    pub(crate) fn run(&self, pod: (&Pod<'_>, &str), name: &str, image: &Image, words: &[&str]) -> String {
-        let id = self.try_create(pod, name, image, words);
-        let id = id.unwrap_or_else(|| panic!("cannot create {name}\n{}", self.world.log()));
+    pub(crate) fn run_container(&self, pod: (&Pod<'_>, &str), container: &Container<'_>) -> String {
+        let id = self.try_create(pod, container);
+        let id = id.unwrap_or_else(|| panic!("cannot create {container:?}\n{}", self.world.log()));
         self.call("/runtime.v1.RuntimeService/StartContainer", &bytes(1, &id));
         id
+    }
+
+    /// The same, of an image with its arguments.
+    pub(crate) fn run(&self, pod: (&Pod<'_>, &str), name: &str, image: &Image, words: &[&str]) -> String {
+        let reference = image.reference();
+        self.run_container(pod, &Container::new(name, &reference, words))
     }
 
     pub(crate) fn try_start(&self, id: &str) -> bool {

@@ -24,6 +24,7 @@ mod podman;
 #[path = "../support/scene.rs"]
 mod scene;
 mod server;
+mod setups;
 mod wire;
 mod world;
 
@@ -40,7 +41,7 @@ struct Test {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
-    let tests = [docker::TESTS, podman::TESTS, cri::TESTS];
+    let tests = [docker::TESTS, podman::TESTS, cri::TESTS, setups::TESTS];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;
