@@ -6,6 +6,7 @@ pub mod annotations;
 mod clocks;
 mod hooks;
 mod ids;
+pub mod knative;
 mod labels;
 mod namespaces;
 mod resources;
@@ -110,6 +111,13 @@ impl BundleFile {
     #[must_use]
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         &self.annotations
+    }
+
+    /// Whether it is that of Knative's proxy.
+    #[must_use]
+    pub fn is_queue_proxy(&self) -> bool {
+        let env = self.spec.process().as_ref().and_then(|process| process.env().as_deref());
+        knative::is_queue_proxy(&self.annotations, env.unwrap_or_default())
     }
 
     /// The image's root directory, if the specification names one.

@@ -100,7 +100,11 @@ impl Runtime {
     }
 
     fn attempt(&self, request: &CreateRequest, stamps: &Stamps) -> Result<Created, LifecycleError> {
-        let (mut bundle, image, guest) = open_bundle(&request.bundle)?;
+        let opened = open_bundle(&request.bundle);
+        if let Err(LifecycleError::NotUnikernel { bundle }) = &opened {
+            self.redirect_proxy(bundle)?;
+        }
+        let (mut bundle, image, guest) = opened?;
         stamps.take(Step::BundleRead);
         check_console(&bundle, &request.console)?;
         if request.cgroups == CgroupDriver::Systemd {
@@ -204,7 +208,8 @@ fn check_console(bundle: &Bundle, console: &Console) -> Result<(), LifecycleErro
 pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfig), LifecycleError> {
     let file = BundleFile::read(directory)?;
     let not_unikernel = || LifecycleError::NotUnikernel { bundle: file.path().to_owned() };
-    if annotations::is_sandbox(file.annotations()) {
+    // In a pod whose annotations all of its containers get, they are not meant for these.
+    if annotations::is_sandbox(file.annotations()) || file.is_queue_proxy() {
         return Err(not_unikernel());
     }
     let annotated = annotations::from_annotations(file.annotations())?;

@@ -53,6 +53,15 @@ pub enum LifecycleError {
         /// The bundle.
         bundle: PathBuf,
     },
+    /// Knative's proxy cannot be told of its guest.
+    #[error("cannot point Knative's queue-proxy in {path} to the guest")]
+    Proxy {
+        /// Its specification.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),

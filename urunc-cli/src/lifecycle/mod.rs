@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod hooks;
 mod kill;
+mod knative;
 mod limits;
 mod list;
 mod network;

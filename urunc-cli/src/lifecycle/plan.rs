@@ -29,14 +29,10 @@ use urunc_vmm::{
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
 use super::error::StartError;
 use super::{LifecycleError, network, probe};
-use crate::bundle::{Bundle, ContainerSpec, GuestConfig, Hooks, ImagePath, NamespaceKind};
+use crate::bundle::{Bundle, ContainerSpec, GuestConfig, Hooks, ImagePath, NamespaceKind, knative};
 use crate::config::{self, Config, HostNetwork, MonitorConfig};
 use crate::sandbox::seccomp::{Filters, SeccompError};
 
-/// Annotation by which containerd's CRI plugin tells a container's name in its pod.
-const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
-/// The name that Knative gives the container with the user's workload.
-const KNATIVE_USER_CONTAINER: &str = "user-container";
 /// Room for a directory with a socket in it.
 const SOCKET_ROOM: ByteSize = ByteSize(64 * 1024);
 /// Where the monitor sees the kernel.
@@ -386,8 +382,8 @@ fn network_access(spec: &ContainerSpec, config: &Config) -> Result<NetworkAccess
             HostNetwork::None => Ok(NetworkAccess::None),
         };
     }
-    let name = spec.annotations.get(CONTAINER_NAME).map(String::as_str);
-    Ok(if name == Some(KNATIVE_USER_CONTAINER) { NetworkAccess::Static } else { NetworkAccess::Dynamic })
+    let name = spec.annotations.get(knative::CONTAINER_NAME).map(String::as_str);
+    Ok(if name == Some(knative::USER_CONTAINER) { NetworkAccess::Static } else { NetworkAccess::Dynamic })
 }
 
 fn resolv_conf(spec: &ContainerSpec) -> Option<PathBuf> {

@@ -14,6 +14,11 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Root],
         run: unchanged,
     },
+    Test {
+        name: "delegation::knatives_proxy_is_pointed_to_the_guest_of_its_pod",
+        needs: &[Need::Root],
+        run: queue_proxy,
+    },
     Test { name: "delegation::a_missing_runtime_is_named", needs: &[Need::Root], run: missing },
     Test { name: "delegation::urunc_never_hands_over_to_itself", needs: &[Need::Root], run: itself },
     Test { name: "delegation::exec_in_a_unikernel_is_answered_at_once", needs: &[Need::Root], run: exec },
@@ -74,6 +79,54 @@ fn missing() -> Result<(), Failed> {
     let message = scene.fails(&["create", "--bundle", bundle.str(), "c"]);
     assert!(message.contains("/opt/none/runc") && message.contains("runtime.delegate"), "{message}");
     scene.ok(&["delete", "--force", "nobody"]);
+    scene.assert_clean();
+    passed()
+}
+
+/// B41, B48: only beside a unikernel, and nothing else is changed.
+fn queue_proxy() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let (runtime, monitor) = (scene.path("runtime.sh"), scene.script("exec sleep 1000"));
+    fs::copy("/usr/bin/true", &runtime).unwrap();
+    scene.configure(&format!("[runtime]\ndelegate = {runtime:?}\n[monitors.spt]\npath = {monitor:?}\n"));
+    let named = |bundle: &crate::scene::Bundle, name: &str| {
+        bundle.edit(|spec| {
+            spec["annotations"]["io.kubernetes.cri.container-name"] = json!(name);
+            spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
+        });
+    };
+    let proxy = scene.bundle("proxy", "spt", "demo-spt", &[]);
+    // The pod's annotations are on the proxy, too.
+    named(&proxy, "queue-proxy");
+    proxy.edit(|spec| {
+        spec["process"]["env"] = json!([
+            "A=1",
+            "SERVING_READINESS_PROBE={\"tcpSocket\":{\"host\":\"127.0.0.1\",\"port\":80}}",
+            "Z=2"
+        ]);
+        spec["com.example.future"] = json!({"kept": true});
+    });
+    let original = proxy.spec();
+    let create = || scene.ok(&["create", "--bundle", proxy.str(), "proxy"]);
+    create();
+    assert_eq!(proxy.spec(), original, "there is no guest");
+    let user = scene.fake(&[]);
+    named(&user, "user-container");
+    scene.create_ok(&user, "user");
+    create();
+    let mut expected = original;
+    expected["process"]["env"] = json!([
+        "A=1",
+        "SERVING_READINESS_PROBE={\"tcpSocket\":{\"host\":\"172.16.1.2\",\"port\":80}}",
+        "Z=2",
+        "REDIRECT_IP=172.16.1.2",
+    ]);
+    assert_eq!(proxy.spec(), expected);
+    let mut files: Vec<_> =
+        fs::read_dir(&proxy.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["config.json", "rootfs"]);
+    scene.ok(&["delete", "--force", "user"]);
     scene.assert_clean();
     passed()
 }
