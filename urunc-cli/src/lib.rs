@@ -11,6 +11,7 @@
 //! | [`sandbox`] | the process that becomes the monitor |
 //! | [`shim`] | the process between containerd and a pod's containers: the second binary |
 //! | [`timestamps`] | when each step was taken, for measurements |
+//! | `procfs` | reading what the kernel makes up |
 //! | [`logger`], [`report`] | what people and containerd read |
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod commands;
 pub mod config;
 pub mod lifecycle;
 pub mod logger;
+mod procfs;
 pub mod report;
 pub mod sandbox;
 pub mod shim;

@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -85,7 +85,10 @@ impl MountTable {
     /// If `/proc` does not show it.
     pub fn read() -> Result<Self, MountTableError> {
         let path = "/proc/thread-self/mountinfo";
-        fs::read(path).map(|text| Self::parse(&text)).map_err(|source| MountTableError { path, source })
+        // Such a file claims to be empty, for which `fs::read` takes many small reads: the table is made anew for each.
+        let mut text = Vec::with_capacity(16 * 1024);
+        let read = File::open(path).and_then(|file| file.take(u64::MAX).read_to_end(&mut text));
+        read.map(|_| Self::parse(&text)).map_err(|source| MountTableError { path, source })
     }
 
     /// Parses the text of a `mountinfo` file.

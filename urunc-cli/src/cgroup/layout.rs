@@ -1,10 +1,11 @@
 //! How this host's control groups are mounted, and where in them the caller is.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use urunc_rootfs::{Mount, MountTable};
+
+use crate::procfs;
 
 /// Why the host's hierarchies cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ impl Layout {
     /// [`LayoutError`]
     pub fn probe() -> Result<Self, LayoutError> {
         let read = |path: &Path| {
-            fs::read(path).map_err(|source| LayoutError::Read { path: path.to_owned(), source })
+            procfs::read(path).map_err(|source| LayoutError::Read { path: path.to_owned(), source })
         };
         let mounts = read(Path::new("/proc/thread-self/mountinfo"))?;
         let own = read(Path::new("/proc/thread-self/cgroup"))?;

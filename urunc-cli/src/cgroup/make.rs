@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::MARK;
 use super::plan::{CgroupPlan, Directory, Write};
+use crate::procfs;
 
 /// Why a control group could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +110,7 @@ impl Entrance {
 }
 
 fn refuse_busy(path: &Path) -> Result<(), MakeError> {
-    let busy = |path: &Path| fs::read(path.join("cgroup.procs")).is_ok_and(|procs| !procs.is_empty());
+    let busy = |path: &Path| procfs::read(path.join("cgroup.procs")).is_ok_and(|procs| !procs.is_empty());
     let children = fs::read_dir(path).into_iter().flatten().flatten();
     let child_is_busy = children
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -206,8 +207,8 @@ fn make_directory(directory: &Directory) -> Result<(), MakeError> {
 fn inherit_cpuset(path: &Path) -> Result<(), MakeError> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let inherit = || -> io::Result<()> {
-            if fs::read(path.join(file))?.trim_ascii().is_empty() {
-                let above = fs::read(path.parent().unwrap_or(path).join(file))?;
+            if procfs::read(path.join(file))?.trim_ascii().is_empty() {
+                let above = procfs::read(path.parent().unwrap_or(path).join(file))?;
                 write_file(&path.join(file), &above)?;
             }
             Ok(())
@@ -228,7 +229,7 @@ fn pass_on(directory: &Directory, controllers: &[&str]) {
             return;
         }
         let words = |file: &str| -> Vec<String> {
-            let text = fs::read_to_string(path.join(file)).unwrap_or_default();
+            let text = procfs::read_to_string(path.join(file)).unwrap_or_default();
             text.split_ascii_whitespace().map(str::to_owned).collect()
         };
         let (available, passed) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
@@ -242,7 +243,7 @@ fn pass_on(directory: &Directory, controllers: &[&str]) {
 }
 
 fn check_controllers(path: &Path, controllers: &[&'static str]) -> Result<(), MakeError> {
-    let text = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    let text = procfs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
     let missing = controllers.iter().find(|name| !text.split_ascii_whitespace().any(|has| has == **name));
     match missing {
         None => Ok(()),

@@ -4,7 +4,6 @@
 //! gets the whole limit, and the group so much more as the monitor needs (`urunc_vmm::Monitor::overhead`, measured there). `inside`: the group gets the limit, and the
 //! guest what the monitor leaves of it. `auto`: on top if the groups above leave room, else inside.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use urunc_vmm::Monitor;
 
 use super::plan::Directory;
 use super::resources::{Limit, MemoryLimits, Resources};
+use crate::procfs;
 
 const MIB: u64 = 1 << 20;
 
@@ -149,7 +149,7 @@ pub fn room(places: &[Directory]) -> Option<u64> {
 fn limit_in(file: &Path) -> Option<u64> {
     /// What v1 shows without a limit: the largest multiple of any page size below 2^63 (`PAGE_COUNTER_MAX`).
     const NONE: u64 = 1 << 62;
-    let text = fs::read_to_string(file).ok()?;
+    let text = procfs::read_to_string(file).ok()?;
     text.trim().parse().ok().filter(|bytes| *bytes < NONE)
 }
 

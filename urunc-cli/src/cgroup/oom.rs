@@ -12,11 +12,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
 use super::make::write_file;
 use super::plan::Directory;
+use crate::procfs;
 
 /// How many processes of the group were killed for want of memory. Zero, too, where that cannot be told.
 #[must_use]
 pub fn oom_kills(places: &[Directory]) -> u64 {
-    let of_place = |place: &Directory| parse(&fs::read_to_string(counter(place)?).ok()?);
+    let of_place = |place: &Directory| parse(&procfs::read_to_string(counter(place)?).ok()?);
     places.iter().filter_map(of_place).max().unwrap_or(0)
 }
 

@@ -15,6 +15,7 @@ use super::MARK;
 use super::freezer;
 use super::make::write_file;
 use super::plan::Directory;
+use crate::procfs;
 
 /// Why a control group is still there.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +169,7 @@ pub fn members(places: &[Directory]) -> Vec<Pid> {
 /// to another process meanwhile is not signalled.
 fn processes(path: &Path) -> Vec<Process> {
     let pids = |path: &Path| -> Vec<i64> {
-        let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+        let text = procfs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     };
     let opened: Vec<Process> =

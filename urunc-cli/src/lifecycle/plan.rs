@@ -21,9 +21,9 @@ use urunc_state::Record;
 use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
 use urunc_vmm::{
-    Arch, Attachment, ControlPoint, DeviceError, EncodeError, Guest, Host, Kernel, KernelImage, Launch,
-    MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Seccomp, Shutdown, TapHandover,
-    UnknownArch, Warning, Workload,
+    Arch, Attachment, ControlPoint, DeviceError, EncodeError, Guest, Host, Kernel, KernelImage, KvmAccess,
+    KvmNeed, Launch, MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Seccomp, Shutdown,
+    TapHandover, UnknownArch, Warning, Workload,
 };
 
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
@@ -413,7 +413,11 @@ fn host(monitor: Monitor, settings: &MonitorConfig) -> Result<Host, PlanError> {
     let arch: Arch = std::env::consts::ARCH.parse()?;
     let program = find_monitor(monitor, arch, settings)?;
     let data_dir = Some(settings.data_path.clone()).filter(|path| !path.as_os_str().is_empty());
-    Ok(Host { arch, kvm: probe::kvm(), program, data_dir })
+    let kvm = match monitor.capabilities(arch).kvm {
+        KvmNeed::Unused => KvmAccess::Unusable { reason: format!("{monitor} makes no use of KVM") },
+        KvmNeed::Optional | KvmNeed::Required => probe::kvm(),
+    };
+    Ok(Host { arch, kvm, program, data_dir })
 }
 
 /// Finds a monitor's program: the configured one, or the first of its names in `PATH`.

@@ -54,7 +54,7 @@ pub fn kvm() -> KvmAccess {
         return KvmAccess::Unusable { reason: format!("{DEVICE}: {error}") };
     }
     // The flag is set by every hypervisor for its guests (CPUID leaf 1, ECX bit 31). Other architectures have no such line.
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpuinfo = crate::procfs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     if flags.split_ascii_whitespace().any(|flag| flag == "hypervisor") {
         KvmAccess::Nested
@@ -69,7 +69,7 @@ pub fn kvm() -> KvmAccess {
 /// shows as field 9.
 pub(super) fn has_executed(pid: urunc_state::Pid) -> Option<bool> {
     const PF_FORKNOEXEC: u64 = 0x40;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = crate::procfs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything; the field after it is the third.
     let (_, rest) = stat.rsplit_once(')')?;
     let flags: u64 = rest.split_ascii_whitespace().nth(9 - 3)?.parse().ok()?;

@@ -265,7 +265,7 @@ pub(super) fn reset_signals() -> io::Result<()> {
     static DEFAULT_ACTION: [u64; 4] = [0; 4];
     /// Size of the kernel's signal set in bytes.
     const SIGSET_SIZE: usize = 8;
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    let status = crate::procfs::read_to_string("/proc/self/status")?;
     let ignored = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:\t"))

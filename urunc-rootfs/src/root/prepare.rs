@@ -16,7 +16,7 @@ use super::error::PrepareError;
 use super::needs::{ByteSize, DeviceNode, Source, Use};
 use super::plan::{Entry, MonitorRoot};
 use super::target::Target;
-use super::tree::{BindError, Nodes, PointKind, Restriction, Tree, TreeKind, make_file, make_node};
+use super::tree::{BindError, Nodes, Place, PointKind, Restriction, Tree, TreeKind, make_file, make_node};
 
 /// Room on a tmpfs for directories, links and mount points, besides the files copied.
 const SLACK: u64 = 256 * 1024;
@@ -211,7 +211,7 @@ impl Work<'_> {
             // Opened anew, so that the caller's position in the file does not matter.
             let again = format!("/proc/self/fd/{}", from.as_raw_fd());
             let mut from = File::from(openat(CWD, again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
-            let mut to = make_file(&dir, file_name)?;
+            let mut to = File::from(make_file(&dir, file_name, OFlags::WRONLY)?);
             io::copy(&mut from, &mut to).map(drop)
         };
         copy().map_err(|source| PrepareError::Copy { name: name.to_owned(), target: target.clone(), source })
@@ -223,7 +223,7 @@ impl Work<'_> {
     }
 
     /// The directory that is to hold `target`, and the name in it.
-    fn parent<'t>(&self, target: &'t Target) -> Result<(OwnedFd, &'t OsStr), PrepareError> {
+    fn parent<'t>(&self, target: &'t Target) -> Result<(Place<'_>, &'t OsStr), PrepareError> {
         let (tree, inside) = self.tree_of(target);
         let dir = tree.parent(inside).map_err(|e| self.no_place(target, e))?;
         Ok((dir, inside.file_name().unwrap_or_default()))

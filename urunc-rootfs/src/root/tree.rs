@@ -4,7 +4,6 @@
 //! whatever is resolved in them stays below their root, and nothing is ever made in a read-only one.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -45,6 +44,24 @@ pub(super) enum TreeKind {
     Bound(Use),
     /// A device node of the host, where we may not make our own.
     BoundDevice,
+}
+
+/// A directory to make something in.
+#[derive(Debug)]
+pub(super) enum Place<'a> {
+    /// A tree's own root.
+    Root(BorrowedFd<'a>),
+    /// One below.
+    Opened(OwnedFd),
+}
+
+impl AsFd for Place<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(fd) => *fd,
+            Self::Opened(fd) => fd.as_fd(),
+        }
+    }
 }
 
 /// Flags and propagation of a bind mount.
@@ -127,24 +144,60 @@ impl Tree {
     }
 
     /// The directory that holds `inside`, made if it is missing and may be made.
-    pub(super) fn parent(&self, inside: &Path) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn parent(&self, inside: &Path) -> rustix::io::Result<Place<'_>> {
+        if let Some(place) = self.own_place(inside)? {
+            return Ok(place);
+        }
         let missing = if self.kind.grows() { Missing::Make } else { Missing::Fail };
-        confined::parent(self.mount.as_fd(), inside, missing).map(|(dir, _)| dir)
+        confined::parent(self.mount.as_fd(), inside, missing).map(|(dir, _)| Place::Opened(dir))
+    }
+
+    /// The same in a tmpfs that we fill ourselves. Nobody else can have put anything there, so that each directory is
+    /// simply opened or made. A link on the way, which would be ours as well, is left to the careful way.
+    fn own_place(&self, inside: &Path) -> rustix::io::Result<Option<Place<'_>>> {
+        if !matches!(self.kind, TreeKind::Sealed { .. }) {
+            return Ok(None);
+        }
+        let mut place = Place::Root(self.mount.as_fd());
+        for part in inside.parent().unwrap_or(Path::new("")) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            place = Place::Opened(match openat(&place, part, flags, Mode::empty()) {
+                Err(Errno::NOENT) => confined::make_directory(&place, part)?,
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                opened => opened?,
+            });
+        }
+        Ok(Some(place))
+    }
+
+    /// Makes the place `inside` in a tmpfs that we fill ourselves, unless there is something already.
+    fn own_point(&self, inside: &Path, kind: PointKind) -> rustix::io::Result<Option<OwnedFd>> {
+        let (Some(place), Some(name)) = (self.own_place(inside)?, inside.file_name()) else {
+            return Ok(None);
+        };
+        let made = match kind {
+            PointKind::Directory => confined::make_directory(&place, name),
+            PointKind::File => make_file(&place, name, OFlags::RDONLY),
+        };
+        match made {
+            Err(Errno::EXIST) => Ok(None),
+            made => made.map(Some),
+        }
     }
 
     /// The place `inside` to mount something on; an empty one is made if it is missing and may be made.
     pub(super) fn point(&self, inside: &Path, kind: PointKind) -> rustix::io::Result<OwnedFd> {
+        if let Some(made) = self.own_point(inside, kind)? {
+            return Ok(made);
+        }
         let fd = match confined::find(self.mount.as_fd(), inside) {
             Err(Errno::NOENT) if self.kind.grows() => {
                 let inside = confined::missing_end(self.mount.as_fd(), inside)?;
                 let dir = self.parent(&inside)?;
                 let name = inside.file_name().ok_or(Errno::INVAL)?;
                 match kind {
-                    PointKind::Directory => confined::make_directory(dir.as_fd(), name)?,
-                    PointKind::File => {
-                        make_file(&dir, name)?;
-                        openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?
-                    }
+                    PointKind::Directory => confined::make_directory(&dir, name)?,
+                    PointKind::File => make_file(&dir, name, OFlags::RDONLY)?,
                 }
             }
             found => found?,
@@ -211,25 +264,30 @@ impl Restriction {
 }
 
 /// Makes a device node that `owner` may read and write, and nobody else.
-pub(super) fn make_node(dir: &OwnedFd, name: &OsStr, device: Device, owner: Owner) -> rustix::io::Result<()> {
+pub(super) fn make_node(
+    dir: impl AsFd,
+    name: &OsStr,
+    device: Device,
+    owner: Owner,
+) -> rustix::io::Result<()> {
     let kind = match device.kind {
         DeviceKind::Char => FileType::CharacterDevice,
         DeviceKind::Block => FileType::BlockDevice,
     };
     let mode = Mode::RUSR | Mode::WUSR;
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    mknodat(dir, name, kind, mode, makedev(device.major, device.minor))?;
-    chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    mknodat(&dir, name, kind, mode, makedev(device.major, device.minor))?;
+    chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     // Gives back what the umask took.
-    chmodat(dir, name, mode, AtFlags::empty())
+    chmodat(&dir, name, mode, AtFlags::empty())
 }
 
-/// Makes an empty file that everybody may read; fails if something of that name exists.
-pub(super) fn make_file(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+/// Makes an empty file that everybody may read, opened for `access`; fails if something of that name exists.
+pub(super) fn make_file(dir: impl AsFd, name: &OsStr, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(dir, name, flags, FILE_MODE)?;
     fchmod(&file, FILE_MODE)?;
-    Ok(File::from(file))
+    Ok(file)
 }
 
 fn tmpfs_context(size: ByteSize, label: Option<&str>) -> io::Result<OwnedFd> {

@@ -137,9 +137,14 @@ pub fn inspect(mut file: impl Read + Seek) -> Result<KernelImage, InspectError> 
 #[cfg(test)]
 mod tests;
 
+/// Room that is made before anything has been read.
+const ROOM: u64 = 8192;
+
 /// Reads `size` bytes at `offset`, or fewer where the file ends.
 fn read_up_to(file: &mut (impl Read + Seek), offset: u64, size: u64) -> Result<Vec<u8>, InspectError> {
-    let mut bytes = Vec::new();
+    // Without room, `read_to_end` begins with many small reads; but the file's own claim of a size earns no more than this.
+    let room = usize::try_from(size.min(ROOM)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(room);
     file.seek(SeekFrom::Start(offset)).map_err(InspectError::Read)?;
     file.take(size).read_to_end(&mut bytes).map_err(InspectError::Read)?;
     Ok(bytes)
