@@ -87,7 +87,8 @@ impl Runtime {
         for _ in 0..2 {
             let record = self.store.read(id)?;
             let Seen { status, process } = record.look()?;
-            if let Some(process) = process {
+            // One that has ended and that nobody has waited for yet would take any signal, to no effect.
+            if let Some(process) = process.filter(|_| status != Status::Stopped) {
                 match decide(signal, status, shutdown_of(&record)) {
                     Action::Deliver(signal) => {
                         let delivery = process.signal(signal)?;

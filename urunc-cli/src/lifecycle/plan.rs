@@ -349,7 +349,7 @@ pub(super) fn plan(
     frozen.control = launch.control;
     let mut needs = needs(&frozen, &booted)?;
     needs.label.clone_from(&bundle.spec.labels.mount);
-    disk.furnish(&mut needs, &frozen.machine, &kernel)?;
+    disk.furnish(&mut needs, &frozen.machine, &kernel, &bundle.spec.host_user)?;
     let profile = bundle.spec.seccomp.as_ref().filter(|_| config.runtime.seccomp == config::Seccomp::Spec);
     let layout = HostLayout::probe().map_err(|source| PlanError::Probe { path: "/".into(), source })?;
     let unapplied =
@@ -503,7 +503,7 @@ fn needs(frozen: &Frozen, booted: &Machine) -> Result<Needs, PlanError> {
         boot_files: vec![BootFile {
             handle: "kernel".to_owned(),
             target: Target::new(KERNEL)?,
-            delivery: Delivery::Bind, // unless the guest gets the image's file system: see `furnish`
+            delivery: Delivery::Bind, // decided by `furnish`
         }],
         devices,
         scratch: files

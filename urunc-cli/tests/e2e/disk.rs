@@ -4,11 +4,13 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use libtest_mimic::Failed;
 
 use crate::Test;
 use crate::linux::{self, Mounted, inventory};
+use crate::network::kill;
 use crate::scene::{Bundle, Need, Scene, describe, eventually, passed};
 
 const LINUX: &[Need] = &[Need::Root, Need::Linux];
@@ -34,6 +36,11 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "disk::a_guest_lives_in_a_directory_over_9p", needs: DRIVERS, run: nine_p },
     Test { name: "disk::a_virtiofsd_that_ends_fails_start", needs: LINUX, run: dead_virtiofsd },
     Test { name: "disk::a_failed_create_gives_everything_back", needs: LOOP, run: failed_create },
+    Test {
+        name: "disk::a_killed_create_gives_volumes_back_at_the_next_command",
+        needs: LOOP,
+        run: killed_create,
+    },
     Test { name: "disk::a_busy_volume_is_named_and_stays", needs: LOOP, run: busy_volume },
     Test { name: "disk::what_cannot_reach_the_guest_is_named", needs: LINUX, run: undeliverable },
 ];
@@ -490,6 +497,54 @@ fn failed_create() -> Result<(), Failed> {
     scene.create_ok(&bundle, "guest");
     scene.ok(&["delete", "--force", "guest"]);
     assert!(volume.join("one").exists(), "the volume has not come back");
+    passed()
+}
+
+/// R5: whatever was unmounted was forgotten, if create did not come to its end.
+fn killed_create() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let (bundle, image) = block_bundle(&scene, LOOK);
+    let rootfs = bundle.path.join("rootfs");
+    let volumes = Volumes::new(&scene);
+    linux::ext4(&scene.path("volume.img"), &volumes.directory, 0);
+    let volume = scene.path("volume");
+    let _volume = Mounted::new(&scene.path("volume.img"), &volume, "ro,nosuid,nodev");
+    linux::bind(&bundle, &volume, "/volume", "ro");
+    bundle.edit(|spec| spec["process"]["args"] = serde_json::json!(["/urunit"]));
+    // A hook that runs when the devices have been taken, and does not end by itself.
+    let reached = scene.path("reached");
+    let hook = scene.script(&format!("echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000", reached.display()));
+    bundle.edit(|spec| {
+        spec["hooks"] = serde_json::json!({"createRuntime": [{"path": hook}]});
+    });
+    let before = inventory(&scene.path(""));
+    let commands: [&[&[&str]]; 4] = [
+        &[&["delete", "guest"]],
+        &[&["delete", "--force", "guest"]],
+        &[&["kill", "guest", "KILL"], &["delete", "guest"]],
+        &[&["kill", "guest", "TERM"], &["delete", "guest"]],
+    ];
+    for commands in commands {
+        let _rootfs = Mounted::new(&image, &rootfs, "rw,noatime");
+        let _ = fs::remove_file(&reached);
+        let mut create = scene.command(&["create", "--bundle", bundle.str(), "guest"]);
+        // Init and the hook inherit its streams, and may outlive a test that fails.
+        let mut create = create.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        assert!(eventually(|| reached.exists()));
+        assert!(!volume.join("one").exists() && !rootfs.join("work").exists(), "nothing has been taken yet");
+        create.kill().unwrap();
+        create.wait().unwrap();
+        kill(fs::read_to_string(&reached).unwrap().trim().parse().unwrap());
+        // Init ends with the conversation.
+        assert!(eventually(|| !scene.leftovers().iter().any(|left| left.starts_with("process"))));
+        for (at, command) in commands.iter().enumerate() {
+            scene.ok(command);
+            // Its own root file system is whoever made it to mount again, as its loop device has gone with create.
+            assert_eq!(inventory(&scene.path("")), before, "after {command:?}, the step {at}");
+        }
+        assert_eq!(fs::read_to_string(volume.join("one")).unwrap(), "1\n");
+        scene.assert_clean_but_mounts();
+    }
     passed()
 }
 

@@ -1,5 +1,8 @@
 //! The demo unikernel under every monitor that is installed.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
 use libtest_mimic::Failed;
 
 use crate::Test;
@@ -29,6 +32,11 @@ pub(crate) const TESTS: &[Test] = &[
         name: "guests::cloud_hypervisor_asks_the_guest_to_shut_down",
         needs: &[Need::Root, Need::CloudHypervisor],
         run: ch_stops,
+    },
+    Test {
+        name: "guests::a_kernel_that_only_root_may_read_boots_for_others",
+        needs: &[Need::Root, Need::Qemu],
+        run: unreadable,
     },
     Test { name: "guests::qemu_ends_on_a_stop_signal", needs: &[Need::Root, Need::Qemu], run: qemu_stops },
     Test { name: "guests::spt_ends_on_a_stop_signal", needs: &[Need::Root, Need::Spt], run: spt_stops },
@@ -61,6 +69,19 @@ fn qemu_boots() -> Result<(), Failed> {
 
 fn qemu_emulates() -> Result<(), Failed> {
     boots("qemu", "demo", "[runtime]\nkvm = \"off\"\n", 7);
+    passed()
+}
+
+/// The monitor, which runs as the container's user, could not open it, and ended at once although start had succeeded.
+fn unreadable() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = scene.qemu(&["hello", "exit=3"]);
+    let kernel = bundle.path.join("rootfs/boot/kernel");
+    fs::set_permissions(&kernel, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = scene.urunc(&["run", "--bundle", bundle.str(), "guest"]);
+    assert_eq!(output.status.code(), Some(7), "{}", describe(&output));
+    assert_eq!(fs::metadata(&kernel).unwrap().mode() & 0o7777, 0o600, "the image has changed");
+    scene.assert_clean();
     passed()
 }
 

@@ -215,11 +215,17 @@ fn every_end() -> Result<(), Failed> {
     let (scene, pod, bundle) = scene();
     let before = pod.inventory();
     type End = fn(&Scene, i64);
-    let ends: [(&str, End); 4] = [
+    let ends: [(&str, End); 5] = [
         ("kill", |scene, _| drop(scene.ok(&["kill", "c", "KILL"]))),
         ("killed from outside, then kill", |scene, pid| {
             kill(pid);
             reap(pid);
+            scene.ok(&["kill", "c", "TERM"]);
+        }),
+        ("killed from outside and not waited for, then kill", |scene, pid| {
+            kill(pid);
+            let stat = format!("/proc/{pid}/stat");
+            assert!(eventually(|| fs::read_to_string(&stat).unwrap().contains(") Z ")));
             scene.ok(&["kill", "c", "TERM"]);
         }),
         ("killed from outside, then delete", |scene, pid| {

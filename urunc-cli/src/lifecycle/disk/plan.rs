@@ -24,7 +24,7 @@ use super::share::PreparedDaemon;
 use super::snapshot::Snapshot;
 use super::support::Mounter;
 use super::{DiskError, access, facts, support};
-use crate::bundle::{Bundle, GuestConfig};
+use crate::bundle::{Bundle, GuestConfig, User};
 use crate::config::{Config, Undeliverable};
 
 /// The disk or share that is the guest's root.
@@ -369,19 +369,21 @@ impl DiskPlan {
         }
     }
 
-    /// Adds to the monitor's root what the guest's disk takes. The kernel comes first among `needs`' boot files.
+    /// Adds to the monitor's root what the guest's disk takes. The kernel, which comes first among `needs`' boot files, is
+    /// copied if the image's file system goes away, or if `user`, who runs the monitor, could not read it.
     ///
     /// # Errors
-    /// [`DiskError::Look`] if the kernel's size cannot be told.
+    /// [`DiskError::Look`] if the kernel's size or permissions cannot be told.
     pub(in crate::lifecycle) fn furnish(
         &mut self,
         needs: &mut Needs,
         machine: &Machine,
         kernel: &File,
+        user: &User,
     ) -> Result<(), DiskError> {
         let goes_away = self.takes.iter().any(|take| take.whose == Whose::Container);
-        if goes_away && let Some(file) = needs.boot_files.first_mut() {
-            file.delivery = copied(kernel)?;
+        if let Some(file) = needs.boot_files.first_mut() {
+            file.delivery = if goes_away { copied(kernel)? } else { delivery(user, kernel)? };
         }
         if composed(machine) {
             needs.proc = Proc::Masked;
@@ -406,7 +408,7 @@ pub(super) fn composed(machine: &Machine) -> bool {
 }
 
 /// Bound, unless the monitor's user could not read it.
-fn delivery(user: &crate::bundle::User, file: &File) -> Result<FileDelivery, DiskError> {
+fn delivery(user: &User, file: &File) -> Result<FileDelivery, DiskError> {
     let metadata = file.metadata().map_err(DiskError::Look)?;
     if access::may(user, &metadata, Access::ReadOnly) { Ok(FileDelivery::Bind) } else { copied(file) }
 }
