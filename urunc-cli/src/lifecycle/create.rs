@@ -284,14 +284,13 @@ fn bring_up(
         stamps: stamps.another(),
     };
     stamps.take(Step::Cloning);
-    let pidfd = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {
+    let unborn = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {
         Spawned::Init => init::run(setup),
-        Spawned::Parent(pidfd) => pidfd,
+        Spawned::Parent(unborn) => unborn,
     };
     // As long as a copy of the listener is open here, a dead init's start socket would still accept.
     drop(setup);
-    let process =
-        Process::from_pidfd(pidfd)?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
+    let process = unborn.identify()?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
     stamps.take(Step::InitKnown);
     match commit(locked, &process, &channel, &ours, given) {
         Ok(()) => Ok(Created { process, streams: ours }),

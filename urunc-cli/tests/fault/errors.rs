@@ -4,7 +4,7 @@
 use libtest_mimic::Failed;
 use urunc_state::{ContainerId, Status, Store};
 
-use crate::ground::{Ground, Kind, STORIES};
+use crate::ground::{Ground, Kind};
 use crate::sweep::{Outcome, Place, is_full, places, skip_start_up, summary, try_all};
 use crate::trace::{Act, Ended};
 
@@ -47,16 +47,24 @@ pub(crate) fn in_pod() -> Result<(), Failed> {
     sweep(Kind::InPod)
 }
 
+pub(crate) fn with_disks() -> Result<(), Failed> {
+    sweep(Kind::WithDisks)
+}
+
 fn is_one_of(call: u64, calls: &[i64]) -> bool {
     calls.iter().any(|one| one.cast_unsigned() == call)
 }
 
 fn sweep(kind: Kind) -> Result<(), Failed> {
-    let mut places = places(kind, &STORIES)?;
+    let mut places = places(kind, kind.stories())?;
     skip_start_up(&mut places);
     let all = is_full();
     // Most calls are made in a pod as well as alone, and then get another error there.
-    let offset = if kind == Kind::InPod { 2 } else { 0 };
+    let offset = match kind {
+        Kind::Alone => 0,
+        Kind::InPod => 2,
+        Kind::WithDisks => 4,
+    };
     let trials: Vec<(Place, Act)> = places
         .into_iter()
         .filter(|place| !is_one_of(place.number, &CANNOT_FAIL))
@@ -97,7 +105,10 @@ fn fail(ground: &Ground, place: &Place, act: Act) -> Outcome {
             if let Err(hang) = tracer.drain() {
                 wrong.push(hang);
             }
-            wrong.extend(ground.changes().into_iter().map(|change| format!("left by create: {change}")));
+            let left: Vec<_> = ground.changes();
+            if !left.is_empty() {
+                wrong.push(format!("left by create: {left:#?} {last:?}"));
+            }
         }
     }
     wrong.extend(ground.clean_up(&mut tracer));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::disk::Disk;
 use crate::inventory::Inventory;
 use crate::pod::Pod;
 use crate::scene::{Bundle, Scene};
@@ -15,6 +16,15 @@ pub(crate) enum Kind {
     Alone,
     /// It joins namespaces, so that there is an intermediate process.
     InPod,
+    /// Its root file system and a volume are block devices, which the host gives away and gets back.
+    WithDisks,
+}
+
+impl Kind {
+    /// What happens to such a container where it makes a difference.
+    pub(crate) fn stories(self) -> &'static [Story] {
+        if self == Self::WithDisks { &DISK_STORIES } else { &STORIES }
+    }
 }
 
 /// Commands in a row, of which the last ones are examined.
@@ -26,15 +36,22 @@ pub(crate) struct Story {
 }
 
 /// Together, each command in each situation that makes a difference to it.
-pub(crate) const STORIES: [Story; 4] = [
+const STORIES: [Story; 4] = [
     Story { commands: &["create", "start", "kill", "delete"], from: 0 },
     Story { commands: &["create", "start", "delete --force"], from: 2 },
     Story { commands: &["create", "kill"], from: 1 },
     Story { commands: &["create", "delete"], from: 1 },
 ];
 
+const DISK_STORIES: [Story; 2] = [
+    Story { commands: &["create", "start", "kill", "delete"], from: 0 },
+    Story { commands: &["create", "delete"], from: 1 },
+];
+
 /// The place for the faults of one worker.
 pub(crate) struct Ground {
+    // Unmounted before the scene's directory is removed.
+    disk: Option<Disk>,
     pub(crate) scene: Scene,
     bundle: Bundle,
     pod: Option<Pod>,
@@ -44,23 +61,32 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn new(kind: Kind) -> Self {
         let scene = Scene::new();
-        scene.fake_monitor(&scene.script("exec sleep 1000"));
         let pod = (kind == Kind::InPod).then(|| Pod::new(&scene.path("namespaces")));
-        let kernel = if pod.is_some() { "demo-net-spt" } else { "demo-spt" };
-        let bundle = scene.bundle("bundle", "spt", kernel, &["hello"]);
+        let (disk, bundle) = match (kind, &pod) {
+            (Kind::WithDisks, _) => {
+                let (disk, bundle) = Disk::new(&scene);
+                (Some(disk), bundle)
+            }
+            (_, Some(pod)) => {
+                scene.fake_monitor(&std::env::current_exe().unwrap());
+                let bundle = scene.bundle("bundle", "spt", "demo-net-spt", &["hello"]);
+                bundle.edit(|spec| {
+                    spec["linux"]["namespaces"] = pod.namespaces();
+                    spec.as_object_mut().unwrap().remove("hostname");
+                });
+                (None, bundle)
+            }
+            (_, None) => {
+                scene.fake_monitor(&scene.script("exec sleep 1000"));
+                (None, scene.bundle("bundle", "spt", "demo-spt", &["hello"]))
+            }
+        };
         // A control group by whose name the inventory finds it.
         let path = scene.path("");
         let group = format!("/{}", path.file_name().unwrap().to_str().unwrap());
         bundle.edit(|spec| spec["linux"]["cgroupsPath"] = group.into());
-        if let Some(pod) = &pod {
-            scene.fake_monitor(&std::env::current_exe().unwrap());
-            bundle.edit(|spec| {
-                spec["linux"]["namespaces"] = pod.namespaces();
-                spec.as_object_mut().unwrap().remove("hostname");
-            });
-        }
         let before = Inventory::take(&scene, pod.as_ref());
-        Self { scene, bundle, pod, before }
+        Self { disk, scene, bundle, pod, before }
     }
 
     /// The pod whose namespaces the container joins.
@@ -117,6 +143,9 @@ impl Ground {
         }
         if let Err(hang) = tracer.drain() {
             wrong.push(hang);
+        }
+        if let Some(disk) = &self.disk {
+            disk.mount_rootfs();
         }
         wrong.extend(self.changes());
         wrong

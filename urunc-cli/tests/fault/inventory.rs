@@ -68,8 +68,10 @@ fn files(directory: &Path, lines: &mut BTreeSet<String>) {
         );
         if found.is_file() {
             let mut hasher = DefaultHasher::new();
-            // A namespace is a file that cannot be read.
-            fs::read(&path).unwrap_or_default().hash(&mut hasher);
+            // A file system's image changes whenever it is mounted; the files in it are looked at. A namespace cannot be read.
+            if path.extension().is_none_or(|extension| extension != "img") {
+                fs::read(&path).unwrap_or_default().hash(&mut hasher);
+            }
             line += &format!(" {} {:016x}", found.size(), hasher.finish());
         } else if found.is_dir() {
             files(&path, lines);

@@ -3,8 +3,8 @@
 
 use libtest_mimic::Failed;
 
-use crate::ground::{Ground, Kind, STORIES};
-use crate::sweep::{Outcome, Place, places, summary, try_all};
+use crate::ground::{Ground, Kind};
+use crate::sweep::{Outcome, Place, places, skip_start_up, summary, try_all};
 use crate::trace::{Act, Moment};
 
 pub(crate) fn alone() -> Result<(), Failed> {
@@ -15,8 +15,17 @@ pub(crate) fn in_pod() -> Result<(), Failed> {
     sweep(Kind::InPod)
 }
 
+pub(crate) fn with_disks() -> Result<(), Failed> {
+    sweep(Kind::WithDisks)
+}
+
 fn sweep(kind: Kind) -> Result<(), Failed> {
-    let trials: Vec<(Place, Act)> = places(kind, &STORIES)?
+    let mut places = places(kind, kind.stories())?;
+    if kind == Kind::WithDisks {
+        // The loader and the language know nothing of disks.
+        skip_start_up(&mut places);
+    }
+    let trials: Vec<(Place, Act)> = places
         .into_iter()
         .flat_map(|place| [Moment::Before, Moment::After].map(|moment| (place, Act::Kill(moment))))
         // Nobody returns from these.

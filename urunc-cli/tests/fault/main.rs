@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod descriptors;
+mod disk;
 mod errors;
 mod forced;
 mod ground;
@@ -38,8 +39,10 @@ fn main() -> std::process::ExitCode {
     let tests: &[(&str, Test)] = &[
         ("kills::killed_at_any_system_call_alone", kills::alone),
         ("kills::killed_at_any_system_call_in_a_pod", kills::in_pod),
+        ("kills::killed_at_any_system_call_with_disks", kills::with_disks),
         ("errors::failed_at_any_system_call_alone", errors::alone),
         ("errors::failed_at_any_system_call_in_a_pod", errors::in_pod),
+        ("errors::failed_at_any_system_call_with_disks", errors::with_disks),
         ("races::one_command_meets_another_at_any_system_call", races::pairs),
         ("descriptors::their_number_stays_the_same", descriptors::constant),
         ("forced::a_record_that_nobody_can_read", forced::unreadable_record),
@@ -49,7 +52,10 @@ fn main() -> std::process::ExitCode {
         ("forced::a_network_namespace_that_is_gone", forced::namespace_gone),
     ];
     let missing = if arguments.list { None } else { isolate::isolate() };
-    let trials = tests.iter().map(|&(name, run)| match &missing {
+    let no_disk = disk::Disk::missing().map(str::to_owned);
+    let missing_for =
+        |name: &str| missing.clone().or_else(|| no_disk.clone().filter(|_| name.ends_with("_disks")));
+    let trials = tests.iter().map(|&(name, run)| match &missing_for(name) {
         None => Trial::test(name, run),
         Some(what) if isolate::is_required(what) => {
             let message = format!("needs {what}, which URUNC_REQUIRE promises");

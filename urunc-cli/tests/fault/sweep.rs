@@ -45,7 +45,7 @@ impl Place {
         let process = match (self.rank, kind) {
             (0, _) => "urunc",
             (1, Kind::InPod) if command == "create" => "the intermediate process",
-            (1, Kind::Alone) | (2, Kind::InPod) if command == "create" => "init",
+            (1, Kind::Alone | Kind::WithDisks) | (2, Kind::InPod) if command == "create" => "init",
             _ => "a thread for the network",
         };
         format!("{process} of {command}")

@@ -66,8 +66,12 @@ pub(super) fn open(node: &Path, number: DeviceNumber, flags: OFlags) -> io::Resu
 
 /// The kernel's serial number of what is in a device: it changes when a loop or device-mapper number is used for
 /// something else (`/sys/block/…/diskseq`, Linux 5.15). None on older kernels.
-pub(super) fn disk_sequence(number: DeviceNumber) -> Option<u64> {
-    fs::read_to_string(format!("/sys/dev/block/{number}/diskseq")).ok()?.trim().parse().ok()
+pub(super) fn disk_sequence(number: DeviceNumber) -> io::Result<Option<u64>> {
+    match fs::read_to_string(format!("/sys/dev/block/{number}/diskseq")) {
+        Ok(text) => Ok(text.trim().parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a loop device does when nobody has it open any more.
@@ -82,7 +86,7 @@ pub(super) enum WhenUnused {
 
 /// Asks the device.
 pub(super) fn when_unused(device: &File, number: DeviceNumber) -> io::Result<WhenUnused> {
-    if !Path::new(&format!("/sys/dev/block/{number}/loop")).exists() {
+    if !Path::new(&format!("/sys/dev/block/{number}/loop")).try_exists()? {
         return Ok(WhenUnused::Stay);
     }
     let clears = sys::loop_info(device.as_fd())?.flags & sys::LO_FLAGS_AUTOCLEAR != 0;

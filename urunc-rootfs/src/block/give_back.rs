@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, OFlags};
 use rustix::mount::{
@@ -12,8 +14,11 @@ use rustix::mount::{
 };
 
 use super::device::{WhenUnused, disk_sequence, open, set_when_unused};
-use super::handover::{Afterwards, Handover};
+use super::handover::{Afterwards, Handover, RETRY};
 use crate::mounts::{DeviceNumber, Mount, MountTable, MountTableError};
+
+/// How long the device may be busy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What giving back came to. All of them are success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,15 @@ pub enum GiveBackError {
         node: PathBuf,
         /// The device's number.
         number: DeviceNumber,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The mount point cannot be looked at.
+    #[error("cannot tell whether {} is still there to mount on", point.display())]
+    Point {
+        /// The mount point.
+        point: PathBuf,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -94,15 +108,18 @@ impl Handover {
         let outcome = match table.at(point) {
             Some(mount) if mount.device == *device => GivenBack::AlreadyMounted,
             Some(_) => GivenBack::Occupied,
-            None if !point.exists() => GivenBack::NobodyWaits,
-            None => GivenBack::Mounted,
+            None => match point.try_exists() {
+                Ok(true) => GivenBack::Mounted,
+                Ok(false) => GivenBack::NobodyWaits,
+                Err(source) => return Err(GiveBackError::Point { point: point.clone(), source }),
+            },
         };
         if outcome != GivenBack::Mounted && !self.must_not_vanish() {
             return Ok(outcome);
         }
         let opened = open(&self.node, *device, OFlags::RDONLY).and_then(|file| {
             // The number of a loop or device-mapper device may have been used again.
-            if self.disk_sequence == disk_sequence(*device) {
+            if self.disk_sequence == disk_sequence(*device)? {
                 Ok(file)
             } else {
                 Err(io::ErrorKind::NotFound.into())
@@ -118,7 +135,7 @@ impl Handover {
             }
         };
         if outcome == GivenBack::Mounted {
-            self.mount_again().map_err(|source| {
+            self.mount_when_free().map_err(|source| {
                 let (point, node) = (point.clone(), self.node.clone());
                 GiveBackError::Mount { point, node, source }
             })?;
@@ -128,6 +145,19 @@ impl Handover {
                 .map_err(|source| GiveBackError::Loop { node: self.node.clone(), source })?;
         }
         Ok(outcome)
+    }
+
+    /// Whoever had the device may be on its way out, or somebody may look at what is new.
+    fn mount_when_free(&self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.mount_again() {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    thread::sleep(RETRY);
+                }
+                result => return result,
+            }
+        }
     }
 
     fn mount_again(&self) -> io::Result<()> {

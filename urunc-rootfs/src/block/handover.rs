@@ -16,8 +16,8 @@ use super::holders::HolderList;
 use crate::access::Access;
 use crate::mounts::{DeviceNumber, Mount};
 
-/// Between two attempts to unmount something that is busy for a moment; the kernel has no event for it.
-const RETRY: Duration = Duration::from_millis(10);
+/// Between two attempts at something that is busy for a moment; the kernel has no event for it.
+pub(super) const RETRY: Duration = Duration::from_millis(10);
 
 /// A mounted block device that goes to the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,10 +112,10 @@ impl Handover {
     pub fn plan(mount: &Mount, node: &Path, afterwards: Afterwards) -> Result<Self, BlockError> {
         let look = || {
             let device = open(node, mount.device, OFlags::RDONLY)?;
-            when_unused(&device, mount.device)
+            Ok((when_unused(&device, mount.device)?, disk_sequence(mount.device)?))
         };
-        let when_unused = look().map_err(|source| cannot_open(node, mount.device, source))?;
-        let disk_sequence = disk_sequence(mount.device);
+        let (when_unused, disk_sequence) =
+            look().map_err(|source| cannot_open(node, mount.device, source))?;
         Ok(Self { mount: mount.clone(), node: node.to_path_buf(), afterwards, when_unused, disk_sequence })
     }
 

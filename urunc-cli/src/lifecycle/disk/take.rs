@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use urunc_rootfs::Image;
-use urunc_rootfs::block::BlockDevice;
+use urunc_rootfs::block::{BlockDevice, Handover};
 use urunc_rootfs::volumes::{Copied, copy_into};
 use urunc_state::Locked;
 
-use super::plan::DiskPlan;
+use super::plan::{DiskPlan, Whose};
 use super::{DiskError, recorded};
 
 /// How long a mount may be busy, with somebody who only looks at it (R14).
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(in crate::lifecycle) struct Held {
     claims: Vec<BlockDevice>,
+    own: Option<Handover>,
     copied: Vec<Copied>,
     rootfs: PathBuf,
 }
@@ -28,6 +29,7 @@ pub(in crate::lifecycle) struct Held {
 /// Keeps loop devices alive without standing in the way of a mount.
 #[derive(Debug)]
 pub(in crate::lifecycle) struct Undoing {
+    own: Option<Handover>,
     copied: Vec<Copied>,
     rootfs: PathBuf,
     _devices: Vec<File>,
@@ -62,6 +64,9 @@ impl DiskPlan {
         }
         for take in &self.takes {
             held.claims.push(take.handover.take(take.access, PATIENCE)?);
+            if take.whose == Whose::Container {
+                held.own = Some(take.handover.clone());
+            }
         }
         Ok(())
     }
@@ -84,13 +89,17 @@ impl Held {
                 .inspect_err(|error| log::warn!("cannot keep a block device open: {error}"))
         };
         let devices = self.claims.iter().filter_map(|claim| open_again(claim).ok()).collect();
-        Undoing { copied: self.copied, rootfs: self.rootfs, _devices: devices }
+        Undoing { own: self.own, copied: self.copied, rootfs: self.rootfs, _devices: devices }
     }
 }
 
 impl Undoing {
-    /// Puts the root file system's files back as they were; it must be mounted again.
+    /// Mounts the container's own root file system again, and puts its files back as they were. What the record listed
+    /// must have been released; the root file system may not be listed any more, although create fails.
     pub(in crate::lifecycle) fn finish(self) {
+        if let Some(Err(error)) = self.own.as_ref().map(Handover::restore) {
+            log::warn!("{}", crate::report::chain(&error));
+        }
         for copied in self.copied.into_iter().rev() {
             let undone = Image::open(&self.rootfs)
                 .map_err(DiskError::from)
