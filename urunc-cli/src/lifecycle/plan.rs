@@ -177,9 +177,10 @@ impl Frozen {
         Self::deserialize(&record.urunc.machine)
     }
 
-    /// Bytes that the monitor itself needs.
+    /// Bytes that the monitor itself, and what runs beside it, need.
     pub(super) fn overhead(&self) -> u64 {
-        self.monitor.overhead(&self.machine, &self.host).as_bytes()
+        let monitor = self.monitor.overhead(&self.machine, &self.host).as_bytes();
+        monitor.saturating_add(disk::helpers_memory(&self.machine))
     }
 
     /// What runs the guest.

@@ -25,5 +25,5 @@ pub(super) use compose::compose;
 pub use error::DiskError;
 pub(super) use plan::{DiskPlan, FrozenDisk, plan};
 pub(super) use recorded::{KIND, ReleaseError, release, settle};
-pub(super) use share::report_daemon;
+pub(super) use share::{helpers_memory, report_daemon};
 pub(super) use take::Held;

@@ -431,3 +431,6 @@ fn of_machine(access: Access) -> urunc_vmm::Access {
         Access::ReadWrite => urunc_vmm::Access::ReadWrite,
     }
 }
+
+#[cfg(test)]
+mod tests;
