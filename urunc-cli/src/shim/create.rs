@@ -35,7 +35,8 @@ pub fn create(pod: &Pod, request: CreateTaskRequest) -> Result<u32, ShimError> {
     if !request.checkpoint.is_empty() {
         return Err(ShimError::Unsupported("creating a container from a checkpoint"));
     }
-    let reservation = pod.reserve(&request.id)?;
+    // Until all that may have to be undone is undone, the last thing to go.
+    let mut reservation = pod.reserve(&request.id)?;
     let bundle = PathBuf::from(&request.bundle);
     let settings = Settings::new(&pod.namespace, request.options.as_ref())?;
     settings.save(&bundle)?;
@@ -64,12 +65,12 @@ pub fn create(pod: &Pod, request: CreateTaskRequest) -> Result<u32, ShimError> {
             announce(pod, request, pid);
             made = pid;
         })?;
-        Ok((task, made))
+        reservation.fill(task)?;
+        Ok(made)
     });
     match created {
-        Ok((task, pid)) => {
+        Ok(pid) => {
             rootfs.keep();
-            reservation.fill(task);
             Ok(pid)
         }
         Err(error) => {

@@ -14,7 +14,7 @@ use super::children::Children;
 use super::flags::Flags;
 use super::runtime::{Runtime, Use};
 use super::settings::Settings;
-use super::{ShimError, mounts, task};
+use super::{ShimError, mounts, orphans, task};
 
 /// 128 plus SIGKILL: how the container ended, as far as anybody can tell.
 const KILLED: u32 = 137;
@@ -28,10 +28,12 @@ pub fn delete(flags: &Flags) -> Result<(), ShimError> {
         Some(bundle) => bundle.clone(),
         None => std::env::current_dir().map_err(|source| ShimError::System("find the bundle", source))?,
     };
+    let ended = orphans::end_creations(&bundle);
     let pid = task::read_pid(&bundle.join("init.pid")).unwrap_or(0);
     let removed = remove(&bundle, flags);
     let unmounted = mounts::unmount_all(&bundle.join("rootfs"));
     remove_socket(&bundle);
+    ended?;
     removed?;
     unmounted?;
     let response = DeleteResponse {

@@ -42,6 +42,9 @@ pub enum ShimError {
         /// Whose process.
         what: String,
     },
+    /// The shim was told to end.
+    #[error("the shim was shut down while the container was created")]
+    Ending,
     /// Something that a unikernel cannot do.
     #[error("container {id} is a unikernel: {reason}")]
     Unikernel {

@@ -35,6 +35,7 @@ pub mod info;
 pub mod logger;
 pub mod metadata;
 pub mod mounts;
+pub mod orphans;
 pub mod pod;
 pub mod process;
 pub mod runtime;

@@ -141,9 +141,7 @@ impl Node {
         let node = Self { world: World::new() };
         node.world.write("/etc/containerd/config.toml", format!("{config}{machine}"));
         node.world.write("/run/cni/10-pods.conflist", NETWORK);
-        node.world.daemon(&["containerd"]);
-        let serves = || node.world.output(&["ctr", "version"]).status.success();
-        assert!(eventually(serves), "{}", node.world.log());
+        node.launch();
         let pause = Image { name: "pause", command: &["/bin/busybox", "sleep", "2147483647"], ..plain() };
         for image in std::iter::once(&pause).chain(images) {
             image.archive(&node.world.at("/run"));
@@ -157,6 +155,13 @@ impl Node {
             assert!(eventually(known), "{}", node.world.log());
         }
         node
+    }
+
+    /// Starts containerd, again after it was killed.
+    pub(crate) fn launch(&self) {
+        self.world.daemon(&["containerd"]);
+        let serves = || self.world.output(&["ctr", "version"]).status.success();
+        assert!(eventually(serves), "{}", self.world.log());
     }
 
     fn try_call(&self, method: &'static str, request: &[u8]) -> Option<Message> {

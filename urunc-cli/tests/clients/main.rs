@@ -9,6 +9,7 @@
 #[expect(dead_code, reason = "it serves the shim's tests, too")]
 #[path = "../shim/containerd.rs"]
 mod containerd;
+mod create;
 mod cri;
 mod docker;
 #[expect(dead_code, reason = "it serves the shim's tests, too")]
@@ -41,7 +42,7 @@ struct Test {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
-    let tests = [docker::TESTS, podman::TESTS, cri::TESTS, setups::TESTS];
+    let tests = [docker::TESTS, podman::TESTS, cri::TESTS, create::TESTS, setups::TESTS];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;

@@ -123,6 +123,19 @@ impl World {
         self.write("/etc/urunc/config.toml", config);
     }
 
+    /// Puts a script before `urunc`, which the script can call as `real-urunc`.
+    pub(crate) fn wrap_urunc(&self, script: &str) {
+        self.ok(&["touch", "/usr/local/bin/real-urunc"]);
+        self.ok(&["mount", "--move", "/usr/local/bin/urunc", "/usr/local/bin/real-urunc"]);
+        self.write("/run/wrapper", format!("#!/bin/sh\n{script}\n"));
+        self.ok(&["install", "/run/wrapper", "/usr/local/bin/urunc"]);
+    }
+
+    pub(crate) fn unwrap_urunc(&self) {
+        self.ok(&["mount", "--move", "/usr/local/bin/real-urunc", "/usr/local/bin/urunc"]);
+        self.ok(&["rm", "/usr/local/bin/real-urunc"]);
+    }
+
     /// A command in the world, which is killed after a while.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         self.enter(&[&["timeout", "--kill-after=1", "60"], words].concat())
@@ -154,12 +167,17 @@ impl World {
 
     /// Starts a daemon, which lives as long as the world.
     pub(crate) fn daemon(&self, words: &[&str]) {
-        let log = fs::File::create(self.at("/run/daemon.log")).unwrap();
-        let mut script = vec!["sh", "-c", "\"$@\" & exit", "sh", "setsid"];
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.at("/run/daemon.log")).unwrap();
+        let mut script = vec!["sh", "-c", "setsid \"$@\" & echo $! >/run/daemon.pid", "sh"];
         script.extend_from_slice(words);
         let mut command = self.enter(&script);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         assert!(command.status().unwrap().success());
+    }
+
+    /// Kills the daemon alone.
+    pub(crate) fn kill_daemon(&self) {
+        self.ok(&["sh", "-c", "kill -KILL $(cat /run/daemon.pid)"]);
     }
 
     /// The end of what the daemon said.
