@@ -45,7 +45,7 @@ pub struct GlobalArgs {
     #[arg(long)]
     pub debug: bool,
 
-    /// Have systemd manage the cgroups (not supported: `create` and `run` refuse it)
+    /// Have systemd make the cgroup: linux.cgroupsPath is then slice:prefix:name
     #[arg(long)]
     pub systemd_cgroup: bool,
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, XattrFlags, openat};
 use rustix::io::Errno;
+use urunc_state::Pid;
 
 use super::MARK;
 use super::plan::{CgroupPlan, Directory, Write};
@@ -109,8 +110,12 @@ impl Entrance {
     }
 }
 
-fn refuse_busy(path: &Path) -> Result<(), MakeError> {
-    let busy = |path: &Path| procfs::read(path.join("cgroup.procs")).is_ok_and(|procs| !procs.is_empty());
+fn refuse_busy(path: &Path, expected: Option<Pid>) -> Result<(), MakeError> {
+    let expected = expected.map(|pid| pid.to_string());
+    let busy = |path: &Path| {
+        let members = procfs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+        members.lines().any(|member| Some(member) != expected.as_deref())
+    };
     let children = fs::read_dir(path).into_iter().flatten().flatten();
     let child_is_busy = children
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -118,18 +123,18 @@ fn refuse_busy(path: &Path) -> Result<(), MakeError> {
     if busy(path) || child_is_busy { Err(MakeError::Busy { path: path.to_owned() }) } else { Ok(()) }
 }
 
-/// Makes everything that `plan` lists, marked with `mark`.
+/// Makes everything that `plan` lists, marked with `mark`. The process `expected` may be in it already.
 ///
 /// # Errors
 /// [`MakeError`]; what has been made is then left to [`super::release`].
-pub fn make(plan: &CgroupPlan, mark: &str) -> Result<Entrance, MakeError> {
+pub fn make(plan: &CgroupPlan, mark: &str, expected: Option<Pid>) -> Result<Entrance, MakeError> {
     let mut entrance = Entrance::default();
     for (directory, writes) in &plan.directories {
         let path = &directory.path;
         if directory.v1.is_none() {
             pass_on(directory, &plan.controllers);
         }
-        make_directory(directory)?;
+        make_directory(directory, expected)?;
         rustix::fs::setxattr(path, MARK, mark.as_bytes(), XattrFlags::empty())
             .map_err(|errno| MakeError::Mark { path: path.clone(), source: errno.into() })?;
         if directory.v1.is_none() {
@@ -137,6 +142,11 @@ pub fn make(plan: &CgroupPlan, mark: &str) -> Result<Entrance, MakeError> {
             super::devices::attach(path, &plan.devices)?;
         }
         write_all(path, writes)?;
+        if let (Some(expected), Some(_)) = (expected, &directory.v1) {
+            // Whatever keeps this group for its one member keeps all of them.
+            write_file(&path.join("cgroup.procs"), expected.to_string().as_bytes())
+                .map_err(|source| MakeError::Enter { path: path.clone(), source })?;
+        }
         let open = |name: &str, flags| {
             openat(CWD, path.join(name), flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|errno| MakeError::Enter { path: path.clone(), source: errno.into() })
@@ -183,17 +193,17 @@ pub fn update(plan: &CgroupPlan) -> Result<(), MakeError> {
 }
 
 /// Makes the directory and those above it. One that exists and is empty is taken, as runc does.
-fn make_directory(directory: &Directory) -> Result<(), MakeError> {
+fn make_directory(directory: &Directory, expected: Option<Pid>) -> Result<(), MakeError> {
     let mut missing: Vec<&Path> =
         directory.path.ancestors().take_while(|path| *path != directory.mount && !path.exists()).collect();
     if missing.is_empty() {
-        return refuse_busy(&directory.path);
+        return refuse_busy(&directory.path, expected);
     }
     missing.reverse();
     for path in missing {
         match fs::create_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path != directory.path => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_busy(path)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_busy(path, expected)?,
             result => result.map_err(|source| MakeError::Directory { path: path.to_owned(), source })?,
         }
         if directory.has("cpuset") {

@@ -20,6 +20,7 @@ mod release;
 mod resources;
 mod stats;
 mod sys;
+pub mod systemd;
 mod v1;
 mod v2;
 

@@ -86,12 +86,12 @@ fn cpu(resources: &Resources) -> Result<Vec<Write>, PlanError> {
 }
 
 /// From v1's 2…262144 to v2's 1…10000, as systemd and runc have it, so that neighbours keep their proportions.
-fn weight_of(shares: u64) -> u64 {
+pub(super) fn weight_of(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 /// From the specification's 10…1000 to v2's 1…10000.
-fn io_weight_of(weight: u16) -> u64 {
+pub(super) fn io_weight_of(weight: u16) -> u64 {
     1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
 }
 

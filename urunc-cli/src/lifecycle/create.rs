@@ -31,6 +31,7 @@ use crate::sandbox::console::Console as Pty;
 use crate::sandbox::foreground::Streams;
 use crate::sandbox::init::{self, START_SOCKET, Setup};
 use crate::sandbox::labels::Modules;
+use crate::sandbox::placeholder::Placeholder;
 use crate::sandbox::protocol::{FromCreate, ToCreate};
 use crate::sandbox::settings::{self, Keyring, Settings};
 use crate::sandbox::spawn::{self, Spawned};
@@ -107,16 +108,14 @@ impl Runtime {
         let (mut bundle, image, guest) = opened?;
         stamps.take(Step::BundleRead);
         check_console(&bundle, &request.console)?;
-        if request.cgroups == CgroupDriver::Systemd {
-            return Err(LimitsError::Systemd.into());
-        }
         settings::check(&bundle.spec.sysctls, &bundle.spec.namespaces)?;
         Modules::of_host().check(&bundle.spec.labels)?;
         let directory = self.store.path().join(request.id.as_str());
         let mut plan = plan::plan(&bundle, &guest, &image, &self.config)?;
         let accounting = self.config.runtime.memory;
         let overhead = plan.frozen.overhead();
-        let mut limits = Limits::decide(&bundle.spec, guest.monitor, overhead, accounting, &directory)?;
+        let mut limits =
+            Limits::decide(&bundle.spec, request.cgroups, guest.monitor, overhead, accounting, &directory)?;
         if let Some(less) = limits.reduced_memory() {
             bundle.spec.memory_limit = Some(less);
             plan = plan::plan(&bundle, &guest, &image, &self.config)?;
@@ -260,7 +259,9 @@ fn bring_up(
     let (ours, theirs) = streams(&bundle.spec, console)?;
     let listener = Listener::bind(locked.dir(), START_SOCKET)?;
     let (channel, init_channel) = Channel::pair()?;
-    let cgroup = limits.make().map_err(LimitsError::from)?;
+    // Leaves at the end of this function, when init is where it was.
+    let placeholder = limits.start_unit()?;
+    let cgroup = limits.make(placeholder.as_ref().map(Placeholder::pid)).map_err(LimitsError::from)?;
     let setup = Setup {
         create: init_channel,
         listener,

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use urunc_rootfs::root::{DeviceKind, Entry, MonitorRoot};
-use urunc_state::{AbsolutePath, InvalidPath, Origin, Record, Resource};
+use urunc_state::{AbsolutePath, InvalidPath, Origin, Pid, Record, Resource};
 use urunc_vmm::Monitor;
 
+use super::create::CgroupDriver;
 use crate::bundle::ContainerSpec;
+use crate::cgroup::systemd::{self, SystemdError, Unit, UnitError};
 use crate::cgroup::{
     self, Accounting, CgroupPath, CgroupPlan, DeviceRule, Directory, Entrance, GuestMemory, Layout,
     LayoutError, Limit, MakeError, MemoryError, MemoryPlan, NodeKind, Permission, ReleaseError, Resources,
 };
+use crate::sandbox::placeholder::Placeholder;
 
 /// Kind of the recorded resource.
 pub(super) const KIND: &str = "cgroup";
@@ -40,12 +43,35 @@ pub enum LimitsError {
     /// The record's data cannot be written or understood.
     #[error("cannot write or understand what the record says of the container's cgroup")]
     Record(#[from] serde_json::Error),
-    /// systemd is to make the group.
-    #[error(
-        "cannot have systemd make the container's cgroup: urunc speaks cgroupfs only; set SystemdCgroup = false for this \
-         runtime (containerd), or cgroup_manager = \"cgroupfs\" (Podman, CRI-O), and kubelet's cgroupDriver alike"
-    )]
-    Systemd,
+    /// There can be no such unit.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// systemd does not make the group.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    /// The process without which systemd makes no group.
+    #[error("cannot make a process to start the container's systemd unit with")]
+    Placeholder(#[source] std::io::Error),
+}
+
+/// Kind of the recorded unit of systemd.
+pub(super) const UNIT_KIND: &str = "systemd-unit";
+
+/// What the record holds of a unit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RecordedUnit {
+    /// Its name.
+    pub(super) name: String,
+    /// What it is described by.
+    pub(super) mark: String,
+}
+
+impl RecordedUnit {
+    /// The unit of a container whose group systemd has made.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        let resource = record.urunc.resources.iter().find(|resource| resource.kind == UNIT_KIND)?;
+        Self::deserialize(&resource.data).ok()
+    }
 }
 
 /// What the record holds of a control group.
@@ -109,6 +135,8 @@ pub(super) struct Limits {
     path: CgroupPath,
     layout: Layout,
     plan: CgroupPlan,
+    /// systemd's unit, if it is to make the group.
+    unit: Option<Unit>,
 }
 
 impl Limits {
@@ -116,16 +144,27 @@ impl Limits {
     /// `directory` is the container's state directory.
     pub(super) fn decide(
         spec: &ContainerSpec,
+        driver: CgroupDriver,
         monitor: Monitor,
         overhead: u64,
         accounting: Accounting,
         directory: &Path,
     ) -> Result<Self, LimitsError> {
         let mark = directory.display().to_string();
-        let path = CgroupPath::new(spec.cgroups_path.as_deref(), &default_name(directory));
+        let unit = match driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd => {
+                let id = directory.file_name().unwrap_or_default().to_string_lossy();
+                Some(Unit::new(spec.cgroups_path.as_deref(), &id)?)
+            }
+        };
+        let path = match &unit {
+            None => CgroupPath::new(spec.cgroups_path.as_deref(), &default_name(directory)),
+            Some(unit) => CgroupPath::Absolute(systemd::root()?.join(unit.path())),
+        };
         let mut layout = Layout::probe()?;
         let mut plan = cgroup::plan(&path, &spec.resources, &[], &layout)?;
-        if spec.cgroups_path.is_none() && spec.resources.is_empty() && !is_writable(&plan) {
+        if unit.is_none() && spec.cgroups_path.is_none() && spec.resources.is_empty() && !is_writable(&plan) {
             // In a container without a writable hierarchy, a monitor without limits still runs.
             layout = Layout::default();
             plan = CgroupPlan::default();
@@ -146,7 +185,7 @@ impl Limits {
         for field in &plan.ignored {
             log::warn!("{field} has no meaning on cgroup v2 and is not applied");
         }
-        Ok(Self { mark, memory, resources: spec.resources.clone(), path, layout, plan })
+        Ok(Self { mark, memory, resources: spec.resources.clone(), path, layout, plan, unit })
     }
 
     /// What the guest gets, if that is less than the container's limit.
@@ -181,14 +220,40 @@ impl Limits {
             on_top: self.memory.on_top,
             resources: self.resources.clone(),
         };
+        if let Some(unit) = &self.unit {
+            // Acquired first, released last: whatever runs in the group is gone by then.
+            let data =
+                serde_json::to_value(RecordedUnit { name: unit.name.clone(), mark: self.unit_mark() })?;
+            record.urunc.resources.push(Resource { kind: UNIT_KIND.to_owned(), schema: SCHEMA, data });
+        }
         record.urunc.resources.push(recorded.to_resource()?);
         Ok(())
     }
 
-    /// Makes the group.
-    pub(super) fn make(&self) -> Result<Entrance, MakeError> {
-        cgroup::make(&self.plan, &self.mark)
+    /// Which people see as the unit's description.
+    fn unit_mark(&self) -> String {
+        format!("urunc container {}", self.mark)
     }
+
+    /// Has systemd start the container's unit, if it is to make the group. What is returned must live until init is in there.
+    pub(super) fn start_unit(&self) -> Result<Option<Placeholder>, LimitsError> {
+        let Some(unit) = &self.unit else { return Ok(None) };
+        let placeholder = Placeholder::spawn().map_err(LimitsError::Placeholder)?;
+        let limits = unit_limits(&self.memory.raise(&self.resources), &self.layout);
+        systemd::start(unit, &self.unit_mark(), placeholder.pid(), limits)?;
+        Ok(Some(placeholder))
+    }
+
+    /// Makes the group, in which there may be `expected` already, and nobody else.
+    pub(super) fn make(&self, expected: Option<Pid>) -> Result<Entrance, MakeError> {
+        cgroup::make(&self.plan, &self.mark, expected)
+    }
+}
+
+/// The properties of a unit that say the same as what is written into its group.
+pub(super) fn unit_limits(raised: &Resources, layout: &Layout) -> Vec<systemd::Property> {
+    let version = if layout.is_unified() { systemd::Version::V2 } else { systemd::Version::V1 };
+    systemd::limits(raised, version)
 }
 
 /// Why a dead container's monitor was killed, if its memory ran out.

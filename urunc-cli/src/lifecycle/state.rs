@@ -15,7 +15,9 @@ impl Runtime {
         let status = record.current_status()?;
         let mut document = serde_json::to_value(OciState::new(&record, status))?;
         if status == Status::Stopped
-            && let Some(reason) = record.urunc.reason.clone().or_else(|| oom_reason(&record))
+            && record.urunc.reason.is_none()
+            // Nobody has released the group yet, which alone knows.
+            && let Some(reason) = oom_reason(&record)
         {
             document["reason"] = reason.into();
         }

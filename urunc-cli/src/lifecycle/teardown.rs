@@ -6,10 +6,12 @@
 
 use urunc_state::{Event, Lock, Locked, Origin, Record, Resource, Status, Store};
 
-use super::limits::{self, Recorded};
+use super::limits::{self, Recorded, RecordedUnit};
 use super::network::{self, NetworkReleaseError};
 use super::{LifecycleError, disk};
 use crate::cgroup::ReleaseError;
+use crate::cgroup::systemd::{self, SystemdError};
+use serde::Deserialize;
 
 /// Everything that could not be released.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,9 @@ pub(super) enum ResourceError {
     /// The control group.
     #[error(transparent)]
     Cgroup(#[from] ReleaseError),
+    /// systemd's unit.
+    #[error(transparent)]
+    Unit(#[from] SystemdError),
     /// A block device.
     #[error(transparent)]
     Block(#[from] disk::ReleaseError),
@@ -141,6 +146,11 @@ fn release_one(resource: &Resource, record: &Record) -> Result<(), ResourceError
         let recorded = Recorded::from_resource(resource)
             .map_err(|source| ResourceError::Data { kind: resource.kind.clone(), source })?;
         return Ok(recorded.release()?);
+    }
+    if resource.kind == limits::UNIT_KIND {
+        let recorded = RecordedUnit::deserialize(&resource.data)
+            .map_err(|source| ResourceError::Data { kind: resource.kind.clone(), source })?;
+        return Ok(systemd::stop(&recorded.name, &recorded.mark)?);
     }
     if resource.kind == disk::KIND {
         return Ok(disk::release(resource)?);

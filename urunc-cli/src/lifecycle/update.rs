@@ -6,9 +6,10 @@
 use serde::Deserialize;
 use urunc_state::{ContainerId, Record, Status};
 
-use super::limits::{self, Recorded};
+use super::limits::{self, Recorded, RecordedUnit};
 use super::plan::Frozen;
 use super::{LifecycleError, LimitsError, Runtime};
+use crate::cgroup::systemd;
 use crate::cgroup::{self, Accounting, Layout, Limit, MemoryPlan, Resources};
 
 impl Runtime {
@@ -52,6 +53,10 @@ fn change(record: &Record, mut recorded: Recorded, given: &Resources) -> Result<
     let plan = cgroup::plan_update(&recorded.directories, &write, &layout)?;
     for field in &plan.ignored {
         log::warn!("{field} has no meaning on cgroup v2 and is not applied");
+    }
+    if let Some(unit) = RecordedUnit::of(record) {
+        // First, because what we write then is more exact than what systemd makes of it.
+        systemd::set(&unit.name, &limits::unit_limits(&write, &layout))?;
     }
     cgroup::update(&plan)?;
     recorded.resources = updated;

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod init;
 pub mod labels;
 pub mod limits;
+pub mod placeholder;
 pub mod privileges;
 pub mod protocol;
 pub mod seccomp;

@@ -28,7 +28,11 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Root],
         run: devices,
     },
-    Test { name: "cgroups::the_systemd_driver_is_refused_with_a_remedy", needs: &[Need::Root], run: systemd },
+    Test {
+        name: "cgroups::without_systemd_its_driver_is_refused_with_a_remedy",
+        needs: &[Need::Root],
+        run: systemd,
+    },
     Test { name: "cgroups::v2_a_container_goes_through_its_life", needs: &[Need::Root], run: unified_life },
     Test { name: "cgroups::v2_device_rules_hold", needs: &[Need::Root], run: unified_devices },
 ];
@@ -316,12 +320,28 @@ fn assert_denied(group: &Path) {
 fn systemd() -> Result<(), Failed> {
     let scene = sleeping();
     let bundle = scene.fake(&[]);
-    let message = scene.fails(&["--systemd-cgroup", "create", "--bundle", bundle.str(), "c"]);
-    assert!(message.contains("SystemdCgroup = false"), "{message}");
+    let message = without_systemd(&scene, &["--systemd-cgroup", "create", "--bundle", bundle.str(), "c"]);
+    assert!(
+        message.contains("/run/systemd/private") && message.contains("SystemdCgroup = false"),
+        "{message}"
+    );
     // Only create and run make a group; the callers send the flag with every command.
-    assert!(scene.fails(&["--systemd-cgroup", "state", "c"]).contains("does not exist"));
+    let message = without_systemd(&scene, &["--systemd-cgroup", "state", "c"]);
+    assert!(message.contains("does not exist"), "{message}");
     scene.assert_clean();
     passed()
+}
+
+/// What `urunc` says, which fails, where nobody listens on systemd's socket or the bus.
+fn without_systemd(scene: &Scene, args: &[&str]) -> String {
+    let urunc = scene.command(args);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /run && exec \"$@\"", "sh"]);
+    command.arg(urunc.get_program()).args(urunc.get_args());
+    command.env("URUNC_CONFIG_FILE", scene.path("config.toml")).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
+    String::from_utf8(output.stderr).unwrap()
 }
 
 /// Runs `urunc` where only cgroup v2 is mounted. This kernel may have its controllers in v1; the rest of v2 is there.

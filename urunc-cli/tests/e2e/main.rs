@@ -27,6 +27,7 @@ mod sandbox;
 #[path = "../support/scene.rs"]
 mod scene;
 mod storm;
+mod systemd;
 mod update;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -64,6 +65,7 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         sandbox::TESTS,
         storm::TESTS,
+        systemd::TESTS,
         update::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|test| {

@@ -36,6 +36,8 @@ pub(crate) enum Need {
     Virtiofsd,
     /// Loop devices.
     Loop,
+    /// systemd's programs, which a test runs in namespaces of its own.
+    Systemd,
 }
 
 impl Need {
@@ -63,6 +65,9 @@ impl Need {
                         .any(|path| Path::new(path).exists())
             }
             Self::Loop => Path::new("/dev/loop-control").exists(),
+            Self::Systemd => {
+                Path::new("/usr/lib/systemd/systemd").exists() && in_path("dbus-daemon").is_some()
+            }
         }
     }
 
@@ -78,6 +83,7 @@ impl Need {
             Self::LinuxDrivers => "linux-drivers",
             Self::Virtiofsd => "virtiofsd",
             Self::Loop => "loop",
+            Self::Systemd => "systemd",
         };
         std::env::var("URUNC_REQUIRE").is_ok_and(|required| required.split(',').any(|it| it == word))
     }
