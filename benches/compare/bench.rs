@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{BenchError, Result};
@@ -69,7 +69,13 @@ impl Bench {
     }
 
     pub(crate) fn launcher(&self) -> Result<Launcher> {
-        Launcher::start(&self.tools.floor.join("launch"), &self.environment(), &self.place.path("errors"))
+        self.launcher_in(Path::new("/"))
+    }
+
+    /// The same for commands that look at their current directory.
+    pub(crate) fn launcher_in(&self, directory: &Path) -> Result<Launcher> {
+        let program = self.tools.floor.join("launch");
+        Launcher::start(&program, directory, &self.environment(), &self.place.path("errors"))
     }
 
     /// Progress, for whoever waits.

@@ -35,9 +35,15 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Starts one; what its commands have to complain about goes to the file `errors`.
-    pub(crate) fn start(program: &Path, environment: &[(OsString, OsString)], errors: &Path) -> Result<Self> {
+    /// Starts one in `directory`; what its commands have to complain about goes to the file `errors`.
+    pub(crate) fn start(
+        program: &Path,
+        directory: &Path,
+        environment: &[(OsString, OsString)],
+        errors: &Path,
+    ) -> Result<Self> {
         let mut child = Command::new(program)
+            .current_dir(directory)
             .envs(environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

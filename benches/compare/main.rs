@@ -6,6 +6,7 @@
 
 mod bench;
 mod calls;
+mod containerd;
 mod crowd;
 mod cycles;
 mod error;
@@ -18,6 +19,7 @@ mod place;
 mod plot;
 mod report;
 mod runtime;
+mod shim;
 mod sys;
 mod targets;
 mod workload;
@@ -55,7 +57,7 @@ struct Options {
     /// One round of everything with urunc and the floor alone, to see that the bench itself works.
     #[arg(long)]
     smoke: bool,
-    /// Only these parts: life, parallel, calls, crowd, network.
+    /// Only these parts: life, parallel, calls, network, shim, crowd.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -134,6 +136,16 @@ fn measure(bench: &mut Bench, options: &Options) -> Result<Report> {
         bench.say("among many containers");
         let (few, many) = if smoke { (1, 2) } else { (10, 2000) };
         tables.extend(crowd::measure(bench, few, many)?);
+    }
+    if wanted("shim") && !smoke {
+        bench.say("under containerd");
+        if workload::in_path("containerd").is_some() && workload::in_path("ctr").is_some() {
+            // containerd's default limits need controllers that the bench's own v2 hierarchy may not have.
+            bench.place.restore_cgroups()?;
+            tables.push(shim::measure(bench, rounds.min(20), 10)?);
+        } else {
+            bench.skipped.push("the shim: containerd is not installed".to_owned());
+        }
     }
     let mut circumstances = vec![
         ("machine".to_owned(), machine()),

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 
 use crate::error::{Context, Result};
 use crate::sys;
@@ -16,6 +16,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: tempfile::TempDir,
+    mounted_cgroups: bool,
     /// In words, for the report.
     pub(crate) layout: &'static str,
 }
@@ -29,14 +30,17 @@ impl Place {
             .to("make mounts private")?;
         let memory = dir.path();
         mount("tmpfs", memory, "tmpfs", MountFlags::empty(), None).to("mount a tmpfs")?;
-        let layout = if Path::new(CGROUPS).join("cgroup.controllers").exists() {
+        // Shims and runtimes keep their state there; it is in memory on most hosts, and on all of them in here.
+        mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None).to("mount a tmpfs on /run")?;
+        let unified = Path::new(CGROUPS).join("cgroup.controllers").exists();
+        let layout = if unified {
             "v2, as the host has it"
         } else {
             // crun takes no hybrid layout; without controllers all runtimes have the same to do.
             mount("cgroup2", CGROUPS, "cgroup2", MountFlags::empty(), None).to("mount the v2 hierarchy")?;
             "v2 in a mount namespace of the bench's (the host's own layout is v1 or hybrid, which crun refuses)"
         };
-        Ok(Self { dir, layout })
+        Ok(Self { dir, mounted_cgroups: !unified, layout })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -50,6 +54,14 @@ impl Place {
         Ok(path)
     }
 
+    /// Shows the host's own cgroup layout again.
+    pub(crate) fn restore_cgroups(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.mounted_cgroups) {
+            unmount(CGROUPS, UnmountFlags::DETACH).to("unmount the v2 hierarchy")?;
+        }
+        Ok(())
+    }
+
     /// The cgroup of this process in the v2 hierarchy, below which the floor makes its own.
     pub(crate) fn cgroup() -> PathBuf {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -61,6 +73,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // The directory below can be removed only without its mount.
-        let _ = rustix::mount::unmount(self.dir.path(), rustix::mount::UnmountFlags::DETACH);
+        let _ = unmount(self.dir.path(), UnmountFlags::DETACH);
     }
 }

@@ -30,6 +30,7 @@ const TARGETS: &[Target] = {
     use Bound::{AtLeast, Limit, AtMost};
     const LIFE: &str = crate::cycles::TITLE;
     const STORM: &str = crate::parallel::TITLE;
+    const SHIM: &str = crate::shim::TITLE;
     const CROWD: &str = crate::crowd::TITLE;
     &[
         Target { table: LIFE, measure: "whole cycle, wall", column: URUNC, bounds: &[AtMost(1.6, "floor"), AtMost(0.4, "crun")] },
@@ -41,6 +42,10 @@ const TARGETS: &[Target] = {
         Target { table: crate::network::TITLE, measure: "attach", column: URUNC, bounds: &[Limit(1.0)] },
         Target { table: LIFE, measure: "peak memory of any command", column: URUNC, bounds: &[AtMost(1.0, "crun")] },
         Target { table: crate::calls::TITLE, measure: "all four", column: URUNC, bounds: &[Limit(600.0)] },
+        Target { table: SHIM, measure: "idle shim alone, proportional memory", column: URUNC, bounds: &[Limit(4.0)] },
+        Target { table: SHIM, measure: "each of 10 idle shims, unique memory", column: URUNC, bounds: &[Limit(0.5)] },
+        Target { table: SHIM, measure: "shim start, CPU", column: URUNC, bounds: &[Limit(3.0)] },
+        Target { table: SHIM, measure: "ctr run --rm, CPU of shim and runtime", column: URUNC, bounds: &[Limit(20.0)] },
         Target { table: CROWD, measure: "list", column: "ratio", bounds: &[Limit(2.0)] },
         Target { table: CROWD, measure: "create", column: "ratio", bounds: &[Limit(2.0)] },
         Target { table: CROWD, measure: "delete", column: "ratio", bounds: &[Limit(2.0)] },

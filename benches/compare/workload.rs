@@ -63,7 +63,7 @@ impl Workload {
                 let path = stand_in.display().to_string();
                 let text = format!("[monitors.spt]\npath = {path:?}\n");
                 let words = "a stand-in for a monitor (prints a line, waits), as solo5-spt is not installed";
-                (vec![path], text, words.to_owned())
+                (vec![path, "hold".to_owned()], text, words.to_owned())
             }
         };
         fs::write(&config, text).to("write urunc's configuration")?;

@@ -45,6 +45,12 @@ impl Start {
         Some(unsafe { CStr::from_ptr(text) })
     }
 
+    /// The last argument.
+    #[must_use]
+    pub fn last(&self) -> Option<&'static CStr> {
+        self.arg(self.argc.checked_sub(1)?)
+    }
+
     /// The arguments from number `index` on, as execve(2) takes them.
     #[must_use]
     pub fn args_from(&self, index: usize) -> *const *const c_char {
