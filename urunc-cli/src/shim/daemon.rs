@@ -21,6 +21,8 @@ use crate::logger;
 
 /// How long the last events may take: containerd is there, for it has just sent `Shutdown`.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the server may take to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Name of the fifo, in the bundle, whose other end containerd copies into its own log.
 const LOG: &str = "log";
 
@@ -80,7 +82,16 @@ pub fn serve(flags: &Flags) -> Result<(), ShimError> {
     events.flush(FAREWELL);
     // From now on, a new container of this pod gets a new shim.
     let _ = std::fs::remove_file(&socket);
-    server.shutdown();
+    // Answers that are being written are given time. Now and then one of the server's threads never ends, and the process does not wait for it:
+    // it would stay for ever, with no container and no name.
+    let (ended, end) = mpsc::channel();
+    let farewell = thread::Builder::new().name("farewell".into()).stack_size(128 << 10).spawn(move || {
+        server.shutdown();
+        let _ = ended.send(());
+    });
+    if farewell.is_ok() {
+        let _ = end.recv_timeout(LAST_ANSWERS);
+    }
     Ok(())
 }
 
