@@ -5,11 +5,21 @@ CARGO ?= cargo
 # Extend it (`make test URUNC_REQUIRE=root,qemu,solo5-spt`) on machines that must have more.
 export URUNC_REQUIRE ?= root,qemu,linux-guest,containerd,runc,docker,podman,cni,netavark
 
+# Release binaries are static where the toolchain can make them so (`rustup target add x86_64-unknown-linux-musl`): they
+# start in half the time. benches/README.md has the figures.
+STATIC ?= $(shell rustup target list --installed 2>/dev/null | grep -x x86_64-unknown-linux-musl)
+
+# Where cargo puts things.
+built = $(or $(CARGO_TARGET_DIR),target)
+release = $(built)/$(if $(STATIC),$(STATIC)/)release
+floor = $(or $(CARGO_TARGET_DIR),benches/floor/target)/release
+guests = $(or $(CARGO_TARGET_DIR),examples/unikernel/target)/release
+
 .PHONY: demo
 demo: ## Boot the demo unikernel and walk a second one through its life
 	scripts/install-deps build qemu
 	$(MAKE) --no-print-directory release guest
-	scripts/demo
+	URUNC=$(release)/urunc scripts/demo
 
 .PHONY: test
 test: ## Install what the tests need and run all of them
@@ -31,23 +41,18 @@ lint: ## Formatting, lints and documentation, as CI checks them
 
 .PHONY: release
 release: ## Build the binaries of a release
-	$(CARGO) build --release -p urunc-cli
+	$(CARGO) build --release $(if $(STATIC),--target $(STATIC)) -p urunc-cli
 
 .PHONY: guest
 guest: ## Build the demo unikernel
 	cd examples/unikernel && $(CARGO) build --release
-
-# Where the bench finds what it measures; cargo puts things elsewhere if CARGO_TARGET_DIR says so.
-built = $(or $(CARGO_TARGET_DIR),target)
-floor = $(or $(CARGO_TARGET_DIR),benches/floor/target)/release
-guests = $(or $(CARGO_TARGET_DIR),examples/unikernel/target)/release
 
 .PHONY: bench
 bench: ## Compare urunc with other runtimes; needs a quiet machine for a few minutes, writes benches/results
 	scripts/install-deps build test containerd bench
 	$(MAKE) --no-print-directory release guest floor
 	$(CARGO) build --release -p urunc-benches
-	$(built)/release/compare --urunc $(built)/release/urunc --floor $(floor) --guests $(guests) --out benches/results $(BENCH)
+	$(built)/release/compare --urunc $(release)/urunc --floor $(floor) --guests $(guests) --out benches/results $(BENCH)
 
 .PHONY: bench-smoke
 bench-smoke: floor
@@ -65,7 +70,7 @@ virtiofsd: ## Install virtiofsd into target/virtiofsd/bin, for releases of Debia
 
 .PHONY: install
 install: release ## Install the binaries below PREFIX (/usr/local)
-	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin target/release/urunc target/release/containerd-shim-urunc-v2
+	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(release)/urunc $(release)/containerd-shim-urunc-v2
 
 .PHONY: help
 help: ## Show this list

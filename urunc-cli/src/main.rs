@@ -8,6 +8,10 @@ use clap::Parser;
 use urunc_cli::args::Args;
 use urunc_cli::{commands, report};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -1,6 +1,10 @@
 //! The `containerd-shim-urunc-v2` binary: containerd starts it as the parent of a pod's containers.
 #![deny(unsafe_code)]
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> std::process::ExitCode {
     urunc_cli::shim::main()
 }
