@@ -26,7 +26,7 @@ pub use error::PrepareError;
 pub use layout::{HostLayout, TopLevel};
 pub use needs::{
     BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, HostBind, Libraries, Needs, Owner, Proc,
-    Scratch, Source, Use,
+    Scratch, Source, Tmpfs, Use,
 };
 pub use plan::{Entry, MonitorRoot, PlanError, plan};
 pub use prepare::{Handle, PreparedRoot};

@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{enter_own_mounts, have, have_root, in_child, in_own_mounts};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use urunc_rootfs::Access;
-use urunc_rootfs::root::{HostBind, SharedTree, Source, Target, Use};
+use urunc_rootfs::root::{HostBind, Owner, SharedTree, Source, Target, Tmpfs, Use};
 use urunc_rootfs::virtiofsd::{DaemonLaunch, SocketNumber, Virtiofsd};
 
 fn main() -> std::process::ExitCode {
@@ -23,6 +24,7 @@ fn main() -> std::process::ExitCode {
         volumes_appear_in_the_shared_tree_and_only_there,
         a_read_only_tree_still_gets_places_for_its_volumes,
         links_of_the_image_that_lead_nowhere_are_places_too,
+        a_tmpfs_is_in_memory_and_can_hold_other_volumes,
         virtiofsd_shares_the_tree_as_planned,
     ])
 }
@@ -88,6 +90,40 @@ fn a_read_only_tree_still_gets_places_for_its_volumes() {
         })
     });
     assert_eq!(facts, (true, true));
+}
+
+fn a_tmpfs_is_in_memory_and_can_hold_other_volumes() {
+    // R18: it was dropped without a word.
+    if !have_root() {
+        return;
+    }
+    let (inside, on_disk) = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        let owner = Owner { uid: 5, gid: 6 };
+        let tmpfs = Tmpfs { size: Some("64k".to_owned()), mode: 0o1770, owner };
+        let memory = HostBind {
+            source: Source::Memory(tmpfs),
+            target: Target::new("/scratch").unwrap(),
+            access: Use::Share(Access::ReadWrite),
+        };
+        let binds = vec![bind(&volume, "/scratch/data", Use::Data), memory];
+        let prepared = SharedTree::plan(root.clone(), Access::ReadOnly, binds).unwrap().prepare().unwrap();
+        let inside = in_child(|| {
+            enter_own_mounts();
+            prepared.attach().unwrap();
+            let scratch = root.join("scratch");
+            let found = fs::metadata(&scratch).unwrap();
+            let about = (found.mode() & 0o7777, found.uid(), found.gid());
+            let fits = fs::write(scratch.join("little"), "x").is_ok();
+            let too_much = fs::write(scratch.join("much"), vec![0; 100 * 1024]).is_err();
+            let volume = fs::read_to_string(scratch.join("data/key")).unwrap_or_default();
+            (about, fits, too_much, volume)
+        });
+        (inside, fs::read_dir(root.join("scratch")).unwrap().count())
+    });
+    assert_eq!(inside, ((0o1770, 5, 6), true, true, "value".to_owned()));
+    assert_eq!(on_disk, 0);
 }
 
 fn links_of_the_image_that_lead_nowhere_are_places_too() {

@@ -54,6 +54,8 @@ say "hosts: $(try /bin/busybox grep -q localhost /etc/hosts)"
 say "write: $(try put /work/written today)"
 say "write config: $(try put /etc/config/key changed)"
 say "write directory: $(try put /data/new x)"
+say "scratch: $(try put /scratch/x 1)"
+say "too much: $(try /bin/busybox dd if=/bin/busybox of=/scratch/y bs=1k count=100)"
 "#;
 
 /// A ConfigMap-like file and a directory volume on the host.
@@ -75,6 +77,14 @@ impl Volumes {
     fn mount(&self, bundle: &Bundle) {
         linux::bind(bundle, &self.config, "/etc/config/key", "ro");
         linux::bind(bundle, &self.directory, "/data", "ro");
+    }
+
+    /// An empty directory in memory.
+    fn scratch(bundle: &Bundle) {
+        let mount = serde_json::json!({
+            "destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k", "mode=1777"],
+        });
+        bundle.edit(|spec| spec["mounts"].as_array_mut().unwrap().push(mount));
     }
 
     fn assert_unchanged(&self) {
@@ -131,12 +141,13 @@ fn initrd() -> Result<(), Failed> {
     fs::write(bundle.path.join("rootfs/boot/initrd"), linux::initrd(LOOK)).unwrap();
     let volumes = Volumes::new(&scene);
     volumes.mount(&bundle);
+    Volumes::scratch(&bundle);
     let before = hash(&bundle.path, &[]);
     for _ in 0..2 {
         let text = run(&scene, &bundle);
         said(&text, &["image: from the image", "config: configured", "directory: 1 2", "hosts: yes"]);
         // It writes into its own memory.
-        said(&text, &["write: yes", "write config: yes"]);
+        said(&text, &["write: yes", "write config: yes", "scratch: yes"]);
         volumes.assert_unchanged();
     }
     assert_eq!(hash(&bundle.path, &[]), before, "the image has changed");
@@ -378,16 +389,19 @@ fn virtiofs() -> Result<(), Failed> {
     scene.configure("[runtime]\nkvm = \"off\"\n[extra_binaries.virtiofsd]\noptions = \"--cache=always\"\n");
     let volumes = Volumes::new(&scene);
     volumes.mount(&bundle);
+    Volumes::scratch(&bundle);
     let shared = scene.path("shared");
     fs::create_dir(&shared).unwrap();
     linux::bind(&bundle, &shared, "/shared", "rw");
     let rootfs = bundle.path.join("rootfs");
-    let new = ["written", "config", "data", "shared", "hosts"];
+    let new = ["written", "config", "data", "shared", "hosts", "scratch"];
     let before = hash(&rootfs, &new);
     for _ in 0..2 {
         let text = run(&scene, &bundle);
         said(&text, &["image: from the image", "config: configured", "directory: 1 2", "hosts: yes"]);
         said(&text, &["write: yes", "write config: no", "write directory: no", "shared: yes"]);
+        said(&text, &["scratch: yes", "too much: no"]);
+        assert_eq!(fs::read_dir(rootfs.join("scratch")).unwrap().count(), 0, "that is no memory");
         volumes.assert_unchanged();
         assert_eq!(fs::read_to_string(rootfs.join("work/written")).unwrap(), "today\n");
         assert!(shared.join("from-guest").exists());
@@ -410,11 +424,15 @@ fn nine_p() -> Result<(), Failed> {
     );
     let volumes = Volumes::new(&scene);
     volumes.mount(&bundle);
+    Volumes::scratch(&bundle);
     // The monitor itself serves the files, as its own user.
     chown(bundle.path.join("rootfs/work"), Some(scene.uid), Some(scene.uid)).unwrap();
     let text = run(&scene, &bundle);
     said(&text, &["image: from the image", "config: configured", "directory: 1 2", "hosts: yes"]);
     said(&text, &["write: yes", "write config: no", "write directory: no"]);
+    said(&text, &["scratch: yes", "too much: no"]);
+    let left = fs::read_dir(bundle.path.join("rootfs/scratch")).unwrap();
+    assert_eq!(left.count(), 0, "that is no memory");
     volumes.assert_unchanged();
     passed()
 }
@@ -578,19 +596,18 @@ fn undeliverable() -> Result<(), Failed> {
     let volumes = Volumes::new(&scene);
     linux::bind(&bundle, &volumes.directory, "/data", "rw");
     bundle.edit(|spec| {
-        let scratch = serde_json::json!({"destination": "/scratch", "type": "tmpfs", "source": "tmpfs"});
         let remote = serde_json::json!({"destination": "/remote", "type": "nfs", "source": "server:/"});
-        spec["mounts"].as_array_mut().unwrap().extend([scratch, remote]);
+        spec["mounts"].as_array_mut().unwrap().extend([remote]);
     });
     let message = scene.fails(&["create", "--bundle", bundle.str(), "guest"]);
-    assert!(message.contains("/data") && message.contains("/scratch"), "{message}");
+    assert!(message.contains("/data"), "{message}");
     assert!(message.contains("undeliverable"), "the way out is told: {message}");
     assert!(!message.contains("/dev"), "what engines always mount is nobody's loss: {message}");
     scene.configure("[runtime]\nkvm = \"off\"\nundeliverable = \"warn\"\n");
     let output = scene.create(&bundle, "guest");
     let log = describe(&output);
     assert!(output.status.success(), "{log}");
-    for place in ["/data", "/scratch", "/remote"] {
+    for place in ["/data", "/remote"] {
         assert!(log.contains(place), "{place} is not in the log: {log}");
     }
     scene.ok(&["delete", "--force", "guest"]);

@@ -159,6 +159,19 @@ pub enum Source {
     Host(PathBuf),
     /// A descriptor that is passed to `prepare` under this name.
     Handle(String),
+    /// Nowhere: an empty directory in memory.
+    Memory(Tmpfs),
+}
+
+/// An empty directory in memory, as a tmpfs is mounted (tmpfs(5)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// How much fits in, in the words of the file system's option: `64m`, `10%`. Without it, half of the memory that there is.
+    pub size: Option<String>,
+    /// The directory's permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub owner: Owner,
 }
 
 impl HostBind {

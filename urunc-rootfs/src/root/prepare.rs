@@ -171,6 +171,9 @@ impl Work<'_> {
         let tree = match source {
             Source::Host(path) => Tree::bound(CWD, path, kind),
             Source::Handle(name) => Tree::bound(self.handle(name)?, Path::new(""), kind),
+            Source::Memory(tmpfs) => {
+                return self.push_tmpfs(target, Tree::memory(tmpfs, self.plan.label.as_deref()));
+            }
         };
         let tree = tree.map_err(|e| match e {
             BindError::Open(e) => PrepareError::Open { source_name: describe(source), source: e },
@@ -261,6 +264,7 @@ fn describe(source: &Source) -> String {
     match source {
         Source::Host(path) => path.display().to_string(),
         Source::Handle(name) => format!("the descriptor `{name}`"),
+        Source::Memory(_) => "a tmpfs".to_owned(),
     }
 }
 

@@ -17,7 +17,7 @@ use rustix::mount::{
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use super::needs::{ByteSize, Device, DeviceKind, Owner, Use};
+use super::needs::{ByteSize, Device, DeviceKind, Owner, Tmpfs, Use};
 use crate::access::Access;
 use crate::confined::{self, Missing};
 use crate::image::FileKind;
@@ -93,6 +93,23 @@ impl Tree {
     pub(super) fn scratch(size: ByteSize, owner: Owner, label: Option<&str>) -> io::Result<Self> {
         let context = tmpfs_context(size, label)?;
         fsconfig_set_string(&context, "mode", "0700")?;
+        fsconfig_set_string(&context, "uid", owner.uid.to_string())?;
+        fsconfig_set_string(&context, "gid", owner.gid.to_string())?;
+        let mount = tmpfs(&context, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        Ok(Self { mount, kind: TreeKind::Scratch, pending: None })
+    }
+
+    /// A tmpfs that is given to the guest.
+    pub(super) fn memory(wanted: &Tmpfs, label: Option<&str>) -> io::Result<Self> {
+        let Tmpfs { size, mode, owner } = wanted;
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        if let Some(size) = size {
+            fsconfig_set_string(&context, "size", size.as_str())?;
+        }
+        if let Some(label) = label {
+            fsconfig_set_string(&context, "context", label)?;
+        }
+        fsconfig_set_string(&context, "mode", format!("{mode:o}"))?;
         fsconfig_set_string(&context, "uid", owner.uid.to_string())?;
         fsconfig_set_string(&context, "gid", owner.gid.to_string())?;
         let mount = tmpfs(&context, MountAttrFlags::MOUNT_ATTR_NODEV)?;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
 use crate::image::FileKind;
+use crate::root::Tmpfs;
 use crate::select::MountedRootfs;
 
 /// One of the container's mounts.
@@ -31,7 +32,7 @@ pub enum Origin {
         facts: SourceFacts,
     },
     /// An empty directory in memory.
-    Tmpfs,
+    Tmpfs(Tmpfs),
     /// Something that every guest kernel has by itself, such as `proc`.
     Kernel,
 }

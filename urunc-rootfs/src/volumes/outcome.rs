@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Access;
 use crate::image::FileKind;
 use crate::mounts::Mount;
-use crate::root::{HostBind, Source, Target, Use};
+use crate::root::{HostBind, Source, Target, Tmpfs, Use};
 use crate::select::Reason;
 
 /// What happens to all volumes.
@@ -54,6 +54,20 @@ pub enum Delivery {
         path: PathBuf,
         /// Where the guest mounts it.
         destination: Target,
+    },
+    /// An empty directory in memory, in the directory that is shared with the guest.
+    Memory {
+        /// Its path in the guest.
+        destination: Target,
+        /// What it is.
+        tmpfs: Tmpfs,
+    },
+    /// An empty directory in the initrd, which is in the guest's memory as a whole.
+    Directory {
+        /// Its path in the guest.
+        destination: Target,
+        /// What it is; its size is limited by the guest's memory alone.
+        tmpfs: Tmpfs,
     },
     /// A copy of what is there when the container starts; later changes are not seen.
     Snapshot {
@@ -126,7 +140,7 @@ pub enum Why {
     },
     /// It is neither a file nor a directory.
     Special(FileKind),
-    /// An empty directory in memory, which only the guest itself could make.
+    /// An empty directory in memory, which only the guest itself could make: its root is a disk.
     Tmpfs,
     /// The destination is not an absolute, plain path.
     Destination,
@@ -176,6 +190,11 @@ impl VolumePlan {
                 };
                 Some(HostBind { source: Source::Host(source.clone()), target: destination.clone(), access })
             }
+            Delivery::Memory { destination, tmpfs } => Some(HostBind {
+                source: Source::Memory(tmpfs.clone()),
+                target: destination.clone(),
+                access: Use::Share(Access::ReadWrite),
+            }),
             _ => None,
         };
         self.deliveries.iter().filter_map(bind).collect()

@@ -66,7 +66,16 @@ fn deliver(volume: &Volume, door: Door, guest: &GuestSupport) -> Result<Delivery
     let (source, facts) = match &volume.origin {
         Origin::Bind { path, facts } => (path.clone(), facts),
         Origin::Kernel => return Err(Why::GuestsOwn),
-        Origin::Tmpfs => return Err(Why::Tmpfs),
+        Origin::Tmpfs(tmpfs) => {
+            let tmpfs = tmpfs.clone();
+            return match door {
+                // Every guest makes these itself, over whatever is there.
+                _ if weight(volume) == Weight::Customary => Err(Why::Tmpfs),
+                Door::Share => Ok(Delivery::Memory { destination, tmpfs }),
+                Door::Copy(Medium::Initrd) => Ok(Delivery::Directory { destination, tmpfs }),
+                Door::Copy(Medium::Rootfs) | Door::Closed => Err(Why::Tmpfs),
+            };
+        }
     };
     if let SourceKind::Special(kind) = facts.kind {
         return Err(Why::Special(kind));
@@ -114,7 +123,7 @@ pub fn weight(volume: &Volume) -> Weight {
     let customary = volume.destination.starts_with("/dev")
         || match volume.origin {
             Origin::Kernel => true,
-            Origin::Tmpfs => one_of(&CUSTOMARY_TMPFS),
+            Origin::Tmpfs(_) => one_of(&CUSTOMARY_TMPFS),
             Origin::Bind { .. } => one_of(&CUSTOMARY_BINDS),
         };
     if customary { Weight::Customary } else { Weight::Asked }

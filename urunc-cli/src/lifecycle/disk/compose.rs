@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{Gid, MemfdFlags, Mode, SealFlags, Uid};
 use urunc_rootfs::Image;
 use urunc_rootfs::initrd::{self, Addition, Content, Dialect, InitrdError};
-use urunc_rootfs::root::Owner;
+use urunc_rootfs::root::{Owner, Tmpfs};
 use urunc_vmm::{ConfigPlace, Guest, Machine};
 
 use super::plan::{COMPOSED_FD, FrozenDisk, composed};
@@ -32,6 +32,11 @@ pub(in crate::lifecycle) fn compose(
     for snapshot in &frozen.snapshots {
         let additions = snapshot.unless_customary(snapshot.read())?;
         parts.extend(additions.map(|additions| (Some(snapshot), additions)));
+    }
+    for (destination, Tmpfs { mode, owner: Owner { uid, gid }, .. }) in &frozen.directories {
+        let path = destination.as_path().to_owned();
+        let content = Content::Directory;
+        parts.push((None, vec![Addition { path, content, mode: *mode, uid: *uid, gid: *gid, mtime: 0 }]));
     }
     if let Some(config) = &machine.boot.config
         && let ConfigPlace::InitrdFile(path) = &config.place

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use urunc_rootfs::root::{Owner, Tmpfs};
 use urunc_rootfs::select::{ContainerRootfs, Facts, MonitorSupport, MountRootfs, Support, Wish};
 use urunc_rootfs::volumes::{Limits, Origin, Volume, VolumeSource};
 use urunc_rootfs::{Access, Image, MountTable};
@@ -112,12 +113,23 @@ fn origin(mount: &Mount, bundle: &Path, table: &MountTable) -> Result<Origin, Di
         return Ok(Origin::Bind { path, facts });
     }
     match mount.kind.as_deref() {
-        Some("tmpfs") => Ok(Origin::Tmpfs),
+        Some("tmpfs") => Ok(Origin::Tmpfs(tmpfs(&mount.options))),
         Some(kind) if KERNELS_OWN.contains(&kind) => Ok(Origin::Kernel),
         other => Err(DiskError::MountKind {
             destination: destination(),
             kind: other.unwrap_or("no type").to_owned(),
         }),
+    }
+}
+
+/// The options that say what an empty directory in memory is like; the kernel's default is one for everybody.
+fn tmpfs(options: &[String]) -> Tmpfs {
+    let value = |name: &str| options.iter().rev().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let id = |name: &str| value(name).and_then(|id| id.parse().ok()).unwrap_or(0);
+    Tmpfs {
+        size: value("size").map(str::to_owned),
+        mode: value("mode").and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o1777) & 0o7777,
+        owner: Owner { uid: id("uid"), gid: id("gid") },
     }
 }
 
@@ -152,7 +164,20 @@ mod tests {
         for kind in KERNELS_OWN {
             assert_eq!(origin_of(&mount(Some(kind), Some(kind), &[])).unwrap(), Origin::Kernel, "{kind}");
         }
-        assert_eq!(origin_of(&mount(Some("tmpfs"), Some("tmpfs"), &[])).unwrap(), Origin::Tmpfs);
+    }
+
+    #[test]
+    fn a_tmpfs_is_as_its_options_say() {
+        let like = |options: &[&str]| match origin_of(&mount(Some("tmpfs"), Some("tmpfs"), options)).unwrap()
+        {
+            Origin::Tmpfs(Tmpfs { size, mode, owner }) => (size, mode, owner.uid, owner.gid),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(like(&["nosuid"]), (None, 0o1777, 0, 0));
+        assert_eq!(
+            like(&["size=1m", "mode=700", "uid=5", "gid=6", "size=64k"]),
+            (Some("64k".to_owned()), 0o700, 5, 6)
+        );
     }
 
     /// R18: what cannot reach the guest is named.

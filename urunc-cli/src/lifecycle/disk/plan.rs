@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use urunc_rootfs::block::{Afterwards, Handover};
 use urunc_rootfs::root::{
     BootFile, ByteSize, Delivery as FileDelivery, Device, DeviceKind, DeviceNode, Handle, HostBind, Needs,
-    Proc, SharedTree, Source, Target, Use,
+    Proc, SharedTree, Source, Target, Tmpfs, Use,
 };
 use urunc_rootfs::select::{Selection, select};
 use urunc_rootfs::virtiofsd::{DaemonLaunch, SocketNumber, Virtiofsd};
@@ -54,6 +54,9 @@ pub(in crate::lifecycle) struct FrozenDisk {
     pub(super) initrd: Option<PathBuf>,
     /// What is put into it.
     pub(super) snapshots: Vec<Snapshot>,
+    /// Empty directories that are made in it.
+    #[serde(default)]
+    pub(super) directories: Vec<(Target, Tmpfs)>,
 }
 
 /// A block device that the guest gets.
@@ -232,7 +235,11 @@ impl Work<'_> {
     ) -> Result<(), DiskError> {
         let (id, destination) = match delivery {
             // Part of the shared root.
-            Delivery::Share { .. } => return Ok(()),
+            Delivery::Share { .. } | Delivery::Memory { .. } => return Ok(()),
+            Delivery::Directory { destination, tmpfs } => {
+                plan.frozen.directories.push((destination, tmpfs));
+                return Ok(());
+            }
             Delivery::Snapshot { source, destination, medium } => {
                 let weight = self.weight(&destination);
                 let snapshot = Snapshot { source, destination, weight };
@@ -364,7 +371,8 @@ impl DiskPlan {
     /// Decides whether start composes the initrd, now that `config`, the guest's own configuration, is known.
     pub(in crate::lifecycle) fn settle_initrd(&self, machine: &mut Machine, config: Option<&GuestFile>) {
         let told_by_file = config.is_some_and(|config| matches!(config.place, ConfigPlace::InitrdFile(_)));
-        if machine.initrd.is_some() && (told_by_file || !self.frozen.snapshots.is_empty()) {
+        let is_filled = !self.frozen.snapshots.is_empty() || !self.frozen.directories.is_empty();
+        if machine.initrd.is_some() && (told_by_file || is_filled) {
             machine.initrd = Some(COMPOSED.into());
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::image::FileKind;
 use crate::mounts::MountTable;
-use crate::root::Use;
+use crate::root::{Owner, Tmpfs, Use};
 use crate::select::{Completeness, MountRootfs, MountedRootfs};
 use crate::volumes::{SourceFacts, Undeliverable};
 
@@ -17,6 +17,11 @@ fn bind(destination: &str, kind: SourceKind, access: Access) -> Volume {
     let facts = SourceFacts { kind, mounted: None };
     let path = Path::new("/host").join(&destination[1..]);
     Volume { destination: destination.into(), origin: Origin::Bind { path, facts }, access }
+}
+
+fn tmpfs(destination: &str) -> Volume {
+    let tmpfs = Tmpfs { size: None, mode: 0o1777, owner: Owner { uid: 0, gid: 0 } };
+    Volume { destination: destination.into(), origin: Origin::Tmpfs(tmpfs), access: Access::ReadWrite }
 }
 
 fn disk(destination: &str, also_at: &[&str]) -> Volume {
@@ -58,6 +63,8 @@ fn outcome(volume: Volume, selection: &Selection) -> Result<&'static str, Why> {
             Delivery::Share { .. } => "share",
             Delivery::Disk { .. } => "disk",
             Delivery::ImageDisk { .. } => "image disk",
+            Delivery::Memory { .. } => "memory",
+            Delivery::Directory { .. } => "directory",
             Delivery::Snapshot { medium: Medium::Initrd, .. } => "initrd",
             Delivery::Snapshot { medium: Medium::Rootfs, .. } => "rootfs",
         }),
@@ -80,12 +87,14 @@ fn every_volume_takes_the_best_way_there_is_or_is_named() {
     let shared = Reason::AlsoMounted("/other".into());
     type Row = (Volume, [Result<&'static str, Why>; 5]);
     //              volume                 virtiofs      initrd        rootfs as disk  disk image    nothing
-    let table: [Row; 8] = [
+    let table: [Row; 10] = [
         (file(Small), [Ok("share"), Ok("initrd"), Ok("rootfs"), no_way(), no_way()]),
         (file(Large), [Ok("share"), large(), large(), no_way(), no_way()]),
         (dir(Small, ro), [Ok("share"), Ok("initrd"), Ok("rootfs"), no_way(), no_way()]),
         (dir(Small, rw), [Ok("share"), lost(), lost(), no_way(), no_way()]),
         (dir(Large, ro), [Ok("share"), large(), large(), no_way(), no_way()]),
+        (tmpfs("/t"), [Ok("memory"), Ok("directory"), Err(Why::Tmpfs), Err(Why::Tmpfs), Err(Why::Tmpfs)]),
+        (tmpfs("/run"), [(); 5].map(|()| Err(Why::Tmpfs))),
         (disk("/v", &[]), [Ok("share"), Ok("disk"), Ok("disk"), Ok("disk"), Ok("disk")]),
         // R4: another pod uses it.
         (
@@ -121,8 +130,6 @@ fn an_initrd_that_takes_no_files_is_closed() {
 #[test]
 fn what_engines_add_to_every_container_is_no_reason_to_refuse_it() {
     let file = |path: &str| bind(path, SourceKind::File(Extent::Small), Access::ReadWrite);
-    let tmpfs =
-        |path: &str| Volume { destination: path.into(), origin: Origin::Tmpfs, access: Access::ReadWrite };
     let kernel = Volume { destination: "/proc".into(), origin: Origin::Kernel, access: Access::ReadWrite };
     let mut volumes =
         vec![file("/etc/hosts"), file("/dev/termination-log"), tmpfs("/dev/shm"), tmpfs("/run"), kernel];

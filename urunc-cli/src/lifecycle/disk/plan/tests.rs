@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
+use urunc_rootfs::root::Owner;
 use urunc_rootfs::volumes::{Origin, Undelivered, Volume as Wanted, Why};
 use urunc_vmm::kernel::inspect;
 use urunc_vmm::{Kernel, Kvm, Memory};
@@ -340,13 +341,14 @@ fn a_volume_weighs_as_much_as_the_mount_that_is_seen() {
         .map(|(key, value)| (format!("com.urunc.unikernel.{key}"), value.to_owned()));
     let guest = from_annotations(&annotations.into_iter().collect()).unwrap().unwrap();
     let config = Config::default();
+    let empty = Tmpfs { size: None, mode: 0o1777, owner: Owner { uid: 0, gid: 0 } };
+    let tmpfs = || Origin::Tmpfs(empty.clone());
     let wanted = |destination: &str, origin| Wanted {
         destination: destination.into(),
         origin,
         access: Access::ReadOnly,
     };
-    let volumes =
-        [wanted("/run", Origin::Tmpfs), wanted("/data", Origin::Tmpfs), wanted("/data", Origin::Kernel)];
+    let volumes = [wanted("/run", tmpfs()), wanted("/data", tmpfs()), wanted("/data", Origin::Kernel)];
     let work = Work { bundle: &bundle, guest: &guest, image: &image, config: &config, volumes: &volumes };
     assert_eq!(work.weight(&target("/run")), Weight::Customary);
     assert_eq!(work.weight(&target("/data")), Weight::Customary, "the later one hides the earlier");
