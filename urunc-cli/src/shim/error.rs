@@ -42,6 +42,9 @@ pub enum ShimError {
         /// Whose process.
         what: String,
     },
+    /// The host's control groups.
+    #[error(transparent)]
+    Layout(crate::cgroup::LayoutError),
     /// The shim was told to end.
     #[error("the shim was shut down while the container was created")]
     Ending,

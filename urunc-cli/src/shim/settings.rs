@@ -41,11 +41,7 @@ impl Settings {
     /// [`ShimError::Message`] if runc's options are announced and something else is there. Options of another kind are
     /// none of ours.
     pub fn new(namespace: &str, options: Option<&Any>) -> Result<Self, ShimError> {
-        let options = match options {
-            Some(any) if any.type_url.ends_with(OPTIONS) => Options::parse_from_bytes(&any.value)
-                .map_err(|source| ShimError::Message { what: "the runtime options", source })?,
-            _ => Options::new(),
-        };
+        let options = of_runc(options)?;
         let root = if options.root.is_empty() { STATE_ROOT } else { &options.root };
         Ok(Self {
             binary: if options.binary_name.is_empty() { beside_us() } else { options.binary_name.into() },
@@ -78,6 +74,18 @@ impl Settings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::new(namespace, None),
             Err(error) => Err(ShimError::path("read", path)(error)),
         }
+    }
+}
+
+/// What containerd sent, if it is runc's options; else empty ones.
+///
+/// # Errors
+/// [`ShimError::Message`]
+pub(super) fn of_runc(options: Option<&Any>) -> Result<Options, ShimError> {
+    match options {
+        Some(any) if any.type_url.ends_with(OPTIONS) => Options::parse_from_bytes(&any.value)
+            .map_err(|source| ShimError::Message { what: "the runtime options", source }),
+        _ => Ok(Options::new()),
     }
 }
 

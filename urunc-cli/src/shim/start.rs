@@ -4,7 +4,7 @@
 //! so that the second container of a pod finds the first one's shim.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,14 +12,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
-use super::ShimError;
 use super::flags::Flags;
+use super::{ShimError, settings};
+use crate::cgroup::Layout;
 
 /// Where shims listen; containerd's own shims use this directory, too.
 const SOCKETS: &str = "/run/containerd/s";
+/// Options are some paths and switches.
+const MAX_OPTIONS: u64 = 1 << 20;
 /// Annotations that say which containers share a shim, as containerd's shim for runc knows them.
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
@@ -38,6 +43,7 @@ pub fn start(flags: &Flags) -> Result<(), ShimError> {
     let guard = File::open(directory).map_err(ShimError::path("open", directory))?;
     flock(&guard, FlockOperation::LockExclusive)
         .map_err(|errno| ShimError::path("lock", directory)(errno.into()))?;
+    let own_group = OwnGroup::find(&standard_input()?)?;
     let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
     let socket = socket(&flags.address, &flags.namespace, &group);
     if UnixStream::connect(&socket).is_err() {
@@ -48,7 +54,7 @@ pub fn start(flags: &Flags) -> Result<(), ShimError> {
             }
             _ => {}
         }
-        spawn(flags, &socket)?;
+        spawn(flags, &socket, &own_group)?;
     }
     answer(&socket)
 }
@@ -70,7 +76,7 @@ fn answer(socket: &Path) -> Result<(), ShimError> {
 }
 
 /// Starts the shim with the listening socket as its standard input, so that nobody who connects from now on is refused.
-fn spawn(flags: &Flags, socket: &Path) -> Result<(), ShimError> {
+fn spawn(flags: &Flags, socket: &Path, group: &OwnGroup) -> Result<(), ShimError> {
     let listener = UnixListener::bind(socket).map_err(ShimError::path("listen on", socket))?;
     let program =
         std::env::current_exe().map_err(|source| ShimError::System("find our own program", source))?;
@@ -81,17 +87,66 @@ fn spawn(flags: &Flags, socket: &Path) -> Result<(), ShimError> {
         command.arg("-debug");
     }
     command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    let spawned = command.spawn().map_err(ShimError::path("run", program));
+    let spawned = command.spawn().map_err(ShimError::path("run", program)).and_then(|mut child| {
+        protect(child.id());
+        group.enter(child.id()).inspect_err(|_| {
+            // It has not been told to do anything yet.
+            let _ = child.kill();
+            let _ = child.wait();
+        })
+    });
     match spawned {
-        Ok(child) => {
-            protect(child.id());
-            Ok(())
-        }
+        Ok(()) => Ok(()),
         Err(error) => {
             // Nobody will ever answer there.
             let _ = fs::remove_file(socket);
             Err(error)
         }
+    }
+}
+
+/// What containerd hands to `start`: the options of the runtime, or nothing.
+fn standard_input() -> Result<Vec<u8>, ShimError> {
+    let mut input = Vec::new();
+    if !io::stdin().is_terminal() {
+        io::stdin()
+            .take(MAX_OPTIONS)
+            .read_to_end(&mut input)
+            .map_err(|source| ShimError::System("read the runtime options", source))?;
+    }
+    Ok(input)
+}
+
+/// The control group that the options want the shim in (`ShimCgroup`), in every hierarchy that has it.
+#[derive(Debug, Default)]
+struct OwnGroup {
+    directories: Vec<PathBuf>,
+}
+
+impl OwnGroup {
+    /// Finds the group that an encoded [`Any`] with options names.
+    fn find(input: &[u8]) -> Result<Self, ShimError> {
+        let any = Any::parse_from_bytes(input)
+            .map_err(|source| ShimError::Message { what: "the runtime options", source })?;
+        let path = settings::of_runc(Some(&any))?.shim_cgroup;
+        if path.is_empty() {
+            return Ok(Self::default());
+        }
+        let layout = Layout::probe().map_err(ShimError::Layout)?;
+        let in_each = layout.hierarchies.iter().map(|it| it.mount.join(path.trim_start_matches('/')));
+        let directories: Vec<PathBuf> = in_each.filter(|directory| directory.is_dir()).collect();
+        if directories.is_empty() {
+            return Err(ShimError::NotFound { what: format!("control group {path}, for the shim,") });
+        }
+        Ok(Self { directories })
+    }
+
+    fn enter(&self, pid: u32) -> Result<(), ShimError> {
+        for directory in &self.directories {
+            let file = directory.join("cgroup.procs");
+            fs::write(&file, pid.to_string()).map_err(ShimError::path("put the shim into", &file))?;
+        }
+        Ok(())
     }
 }
 

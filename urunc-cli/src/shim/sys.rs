@@ -1,4 +1,4 @@
-//! What has no safe wrapper: giving a child descriptors other than its standard streams, and looking for a zombie without taking it.
+//! What has no safe wrapper: real-time signals, giving a child descriptors other than its standard streams, and looking for a zombie without taking it.
 #![allow(
     unsafe_code,
     reason = "Command::pre_exec is unsafe, and rustix's waitid does not say which process it saw"
@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 /// Lets `command` run with `descriptors` as its descriptors 3, 4 and so on.
 ///
@@ -46,6 +46,14 @@ pub(super) fn keep_private(descriptor: &OwnedFd) -> io::Result<()> {
     Ok(fcntl_setfd(descriptor, FdFlags::CLOEXEC)?)
 }
 
+/// The signal of a number, real-time ones included. None for 0, which is no signal, for 32 and 33, which the C library keeps to itself, and for
+/// what the kernel does not have.
+pub(super) fn signal(number: u32) -> Option<Signal> {
+    let number = i32::try_from(number).ok().filter(|number| matches!(number, 1..=31 | 34..=64))?;
+    // SAFETY: it is the number of a signal, and of none that a C library reserves.
+    Some(unsafe { Signal::from_raw_unchecked(number) })
+}
+
 /// Waits until a child has ended and says which, without reaping it. `None` if there is no child.
 pub(super) fn first_zombie() -> Option<Pid> {
     loop {
@@ -59,6 +67,20 @@ pub(super) fn first_zombie() -> Option<Pid> {
         }
         if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             return None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_that_may_be_sent_has_a_number() {
+        for (number, known) in
+            [(0, false), (1, true), (31, true), (32, false), (33, false), (34, true), (64, true), (65, false)]
+        {
+            assert_eq!(signal(number).map(Signal::as_raw), known.then_some(number.cast_signed()), "{number}");
         }
     }
 }

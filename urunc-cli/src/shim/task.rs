@@ -13,7 +13,7 @@ use containerd_shim_protos::events::task::{
     TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::MessageField;
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Pid, pidfd_send_signal};
 
 use super::children::{Children, Exit};
 use super::events::Publisher;
@@ -22,7 +22,7 @@ use super::runtime::{Runtime, Use};
 use super::stats::Membership;
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wait::Waiter;
-use super::{ShimError, lock, mounts, stdio};
+use super::{ShimError, lock, mounts, stdio, sys};
 
 /// How long a process may take to end once it has been killed.
 const END: Duration = Duration::from_secs(10);
@@ -322,9 +322,8 @@ impl Task {
             (_, Some(pidfd)) => pidfd,
             (stage, None) => return Err(self.wrong_state("signal", exec_id, stage)),
         };
-        let known = i32::try_from(signal).ok().and_then(Signal::from_named_raw);
-        let known =
-            known.ok_or_else(|| ShimError::Invalid { what: "the signal", reason: signal.to_string() })?;
+        let known = sys::signal(signal)
+            .ok_or_else(|| ShimError::Invalid { what: "the signal", reason: signal.to_string() })?;
         match pidfd_send_signal(pidfd, known) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::SRCH) => Err(finished()),

@@ -154,6 +154,9 @@ fn detached() -> Result<(), Failed> {
     assert!(stats.contains("iB / ") && !stats.starts_with("0B") && !stats.ends_with(" 0"), "{stats}");
     assert!(docker.ok(&["top", "guest"]).contains(guest().monitor));
     assert!(!docker.world.output(&["docker", "rm", "guest"]).status.success());
+    docker.ok(&["pause", "guest"]);
+    assert_eq!(docker.inspect("guest", ".State.Status"), "paused");
+    docker.ok(&["unpause", "guest"]);
     docker.ok(&["kill", "guest"]);
     assert_eq!(docker.ok(&["wait", "guest"]), "137");
     docker.ok(&["start", "guest"]);

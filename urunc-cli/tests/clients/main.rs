@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alone;
 #[expect(dead_code, reason = "it serves the shim's tests, too")]
 #[path = "../shim/containerd.rs"]
 mod containerd;
@@ -42,7 +43,7 @@ struct Test {
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
-    let tests = [docker::TESTS, podman::TESTS, cri::TESTS, create::TESTS, setups::TESTS];
+    let tests = [docker::TESTS, podman::TESTS, cri::TESTS, create::TESTS, alone::TESTS, setups::TESTS];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
         let run = test.run;

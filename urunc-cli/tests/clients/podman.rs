@@ -135,6 +135,9 @@ fn detached() -> Result<(), Failed> {
     assert!(stats.contains("B / ") && !stats.starts_with("0B") && !stats.ends_with(" 0"), "{stats}");
     // Not while it runs.
     assert!(!podman.output(&["rm", "guest"]).status.success());
+    podman.ok(&["pause", "guest"]);
+    assert_eq!(podman.inspect("guest", ".State.Status"), "paused");
+    podman.ok(&["unpause", "guest"]);
     podman.ok(&["kill", "guest"]);
     assert_eq!(podman.ok(&["wait", "guest"]), "137");
     assert_eq!(podman.inspect("guest", ".State.Status"), "exited");

@@ -1,5 +1,8 @@
 //! The processes of delegated containers, and what a guest has instead.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
@@ -11,6 +14,7 @@ const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
 
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "processes::a_process_is_added_and_its_status_returned", needs: RUNC, run: exec },
+    Test { name: "processes::a_real_time_signal_reaches_an_added_process", needs: RUNC, run: real_time },
     Test {
         name: "processes::a_guest_takes_no_further_process_and_says_so",
         needs: GUEST,
@@ -38,6 +42,22 @@ fn exec() -> Result<(), Failed> {
     );
     assert_eq!(output.status.code(), Some(4));
     assert_eq!(containerd.status("c"), "RUNNING");
+    containerd.remove("c");
+    containerd.assert_clean();
+    Ok(())
+}
+
+/// 35, which is SIGRTMIN+1 for the C library, ends what does not expect it.
+fn real_time() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    containerd.detach(&[], &plain(), "c", &["/bin/sh", "-c", "while busybox sleep 1; do :; done"]);
+    let words = ["task", "exec", "--exec-id", "e", "c", "/bin/sh", "-c", "echo ready; busybox sleep 60"];
+    let mut client = containerd.command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(client.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n", "{}", containerd.log());
+    containerd.ok(&["task", "kill", "--exec-id", "e", "--signal", "35", "c"]);
+    assert_eq!(client.wait().unwrap().code(), Some(128 + 35));
     containerd.remove("c");
     containerd.assert_clean();
     Ok(())
