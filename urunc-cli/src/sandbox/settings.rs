@@ -114,7 +114,7 @@ fn set(sysctl: &Sysctl) -> Result<(), Failure> {
     write().map_err(|errno| step(format!("cannot set linux.sysctl {name} to {value:?}"), errno))
 }
 
-/// Containers and their callers must not find each other's keys by possessing the same keyring (CVE-2014-9529's lesson).
+/// Containers and their callers must not find each other's keys by possessing the same keyring.
 fn new_keyring(name: &str) -> Result<(), Failure> {
     match sys::join_session_keyring(name) {
         // A kernel without keys has none to protect.
