@@ -339,7 +339,9 @@ fn host_network() -> Result<(), Failed> {
         "[runtime]\nhost_network = \"none\"\n[monitors.qemu]\npath = {:?}\n",
         script.to_str().unwrap()
     ));
-    bundle.edit(|spec| spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]));
+    bundle.edit(|spec| {
+        spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}])
+    });
     scene.create_ok(&bundle, "c");
     scene.ok(&["start", "c"]);
     assert_eq!(taps(scene.pid("c")), 0);
