@@ -78,7 +78,7 @@ pub(crate) fn pid_of(file: &Path) -> Result<i32> {
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) path: PathBuf,
-    reader: rustix::fd::OwnedFd,
+    pub(crate) reader: rustix::fd::OwnedFd,
 }
 
 impl Output {

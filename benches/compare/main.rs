@@ -10,6 +10,7 @@ mod containerd;
 mod crowd;
 mod cycles;
 mod error;
+mod guest;
 mod launcher;
 mod life;
 mod markdown;
@@ -57,7 +58,7 @@ struct Options {
     /// One round of everything with urunc and the floor alone, to see that the bench itself works.
     #[arg(long)]
     smoke: bool,
-    /// Only these parts: life, parallel, calls, network, shim, crowd.
+    /// Only these parts: life, parallel, calls, network, guest, crowd, shim.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -131,6 +132,10 @@ fn measure(bench: &mut Bench, options: &Options) -> Result<Report> {
     if wanted("network") {
         bench.say("network");
         tables.push(network::measure(bench, rounds)?);
+    }
+    if wanted("guest") {
+        bench.say("what a guest feels");
+        tables.extend(guest::measure(bench, if smoke { 1 } else { 7 })?);
     }
     if wanted("crowd") {
         bench.say("among many containers");

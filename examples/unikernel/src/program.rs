@@ -58,6 +58,7 @@ fn obey<P: Platform>(platform: &P, command_line: &'static [u8]) -> u8 {
             Command::Hold => hold(platform),
             Command::Echo => echo(platform),
             Command::Burn(seconds) => burn(platform, seconds),
+            Command::Print(mebibytes) => print(platform, mebibytes),
             Command::Malformed => {
                 line.text(b"cannot understand ").text(word).text(b": not a number, or too large").end();
                 return MISUNDERSTOOD;
@@ -85,6 +86,30 @@ fn hold<P: Platform>(platform: &P) -> Option<StopRequest> {
         }
         platform.sleep();
     }
+}
+
+/// Prints lines of 64 characters, a page at a time, as somebody would who wants to know how fast the console is.
+fn print<P: Platform>(platform: &P, mebibytes: u32) -> Option<StopRequest> {
+    static PAGE: [u8; 4096] = page();
+    for _ in 0..mebibytes {
+        for _ in 0..256 {
+            platform.write(&PAGE);
+        }
+        if let Some(stop) = platform.stop_requested() {
+            return Some(stop);
+        }
+    }
+    None
+}
+
+const fn page() -> [u8; 4096] {
+    let mut page = [b'.'; 4096];
+    let mut end = 63;
+    while end < 4096 {
+        page[end] = b'\n';
+        end += 64;
+    }
+    page
 }
 
 fn echo<P: Platform>(platform: &P) -> Option<StopRequest> {

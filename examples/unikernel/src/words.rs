@@ -36,6 +36,8 @@ pub enum Command {
     Exit(u8),
     /// `burn=SECONDS`: keep the processor busy.
     Burn(u32),
+    /// `print=MIB`: print so many mebibytes.
+    Print(u32),
     /// `hold`: stay until told to stop.
     Hold,
     /// `echo`: repeat what comes in on the console.
@@ -63,6 +65,12 @@ impl Command {
         if let Some(value) = word.strip_prefix(b"burn=") {
             return match number(value) {
                 Some(seconds) => Self::Burn(seconds),
+                None => Self::Malformed,
+            };
+        }
+        if let Some(value) = word.strip_prefix(b"print=") {
+            return match number(value) {
+                Some(mebibytes) => Self::Print(mebibytes),
                 None => Self::Malformed,
             };
         }
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_word_is_a_command_or_none_of_our_business() {
-        let cases: [(&[u8], Command); 20] = [
+        let cases: [(&[u8], Command); 22] = [
             (b"hold", Command::Hold),
             (b"echo", Command::Echo),
             (b"exit=0", Command::Exit(0)),
@@ -138,6 +146,8 @@ mod tests {
             (b"burn=10", Command::Burn(10)),
             (b"burn=4294967295", Command::Burn(u32::MAX)),
             (b"burn=4294967296", Command::Malformed),
+            (b"print=100", Command::Print(100)),
+            (b"print=", Command::Malformed),
             (b"answer", Command::Answer),
             (b"ip=10.0.0.2", Command::Address([10, 0, 0, 2])),
             (b"--ipv4=192.168.255.1/24", Command::Address([192, 168, 255, 1])),
