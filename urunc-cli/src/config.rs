@@ -24,7 +24,7 @@ pub const PATH_VARIABLE: &str = "URUNC_CONFIG_FILE";
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file exists but cannot be read, or the file that the environment names does not exist.
-    #[error("cannot read the configuration file {path}")]
+    #[error("cannot read the configuration file {path}; make it readable, or correct {PATH_VARIABLE}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -41,17 +41,6 @@ pub enum ConfigError {
         line: usize,
         /// What is wrong there.
         reason: String,
-    },
-    /// There is a section for a monitor that nobody knows.
-    #[error(
-        "the configuration file {path} has a section [monitors.{name}]; known monitors are {}",
-        Monitor::ALL.map(Monitor::name).join(", ")
-    )]
-    UnknownMonitor {
-        /// The file.
-        path: PathBuf,
-        /// The monitor's name.
-        name: String,
     },
 }
 
@@ -274,13 +263,82 @@ impl Config {
             let line = before.matches('\n').count() + 1;
             ConfigError::Parse { path: path.to_owned(), line, reason: error.message().replace('\n', " ") }
         })?;
-        let known = |name: &String| {
-            Monitor::ALL.iter().any(|it| it.name() == name) || FOREIGN_MONITORS.contains(&name.as_str())
-        };
-        match config.monitors.keys().find(|name| !known(name)) {
+        match config.contradiction() {
             None => Ok(config),
-            Some(name) => Err(ConfigError::UnknownMonitor { path: path.to_owned(), name: name.clone() }),
+            Some((section, key, reason)) => {
+                Err(ConfigError::Parse { path: path.to_owned(), line: line_of(text, &section, key), reason })
+            }
         }
+    }
+
+    /// What is well-formed and yet cannot be: its section, its key, and why.
+    fn contradiction(&self) -> Option<(String, &'static str, String)> {
+        let relative = |path: &Path| !path.as_os_str().is_empty() && path.is_relative();
+        let known =
+            |name: &str| Monitor::ALL.iter().any(|it| it.name() == name) || FOREIGN_MONITORS.contains(&name);
+        let absolute = |key: &str, path: &Path| {
+            format!("{key} is the relative path {}; use an absolute one", path.display())
+        };
+        for (name, monitor) in &self.monitors {
+            let section = format!("monitors.{name}");
+            if !known(name) {
+                let all = Monitor::ALL.map(Monitor::name).join(", ");
+                return Some((section, "", format!("there is no monitor {name}; known ones are {all}")));
+            }
+            for (key, path) in [("path", &monitor.path), ("data_path", &monitor.data_path)] {
+                if relative(path) {
+                    return Some((section, key, absolute(key, path)));
+                }
+            }
+        }
+        for (name, binary) in &self.extra_binaries {
+            if relative(&binary.path) {
+                return Some((format!("extra_binaries.{name}"), "path", absolute("path", &binary.path)));
+            }
+        }
+        let destination = &self.timestamps.destination;
+        if !destination.is_absolute() {
+            let reason = absolute("destination", destination);
+            return Some(("timestamps".to_owned(), "destination", reason));
+        }
+        if self.runtime.delegate.as_os_str().is_empty() {
+            let reason = "delegate is empty; use the name or the path of a runtime, such as runc";
+            return Some(("runtime".to_owned(), "delegate", reason.to_owned()));
+        }
+        None
+    }
+
+    /// What is there, in the Go implementation's files mostly, and changes nothing here.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.runtime.libcontainer {
+            found.push(
+                "runtime.libcontainer: there is one mode, which applies all of the specification".into(),
+            );
+        }
+        if self.runtime.vaccel {
+            found.push("runtime.vAccel: vAccel is not supported".into());
+        }
+        for (name, monitor) in &self.monitors {
+            if FOREIGN_MONITORS.contains(&name.as_str()) {
+                found.push(format!("monitors.{name}: this monitor is not supported"));
+                continue;
+            }
+            if !monitor.socket_path.as_os_str().is_empty() {
+                found.push(format!(
+                    "monitors.{name}.socket_path: there is always a control socket where urunc can use one"
+                ));
+            }
+            let only_qemu =
+                [("vhost", monitor.vhost), ("data_path", !monitor.data_path.as_os_str().is_empty())];
+            for (key, _) in only_qemu.iter().filter(|(_, set)| *set && name != Monitor::Qemu.name()) {
+                found.push(format!("monitors.{name}.{key}: only QEMU has use for it"));
+            }
+        }
+        let others = self.extra_binaries.keys().filter(|name| *name != "virtiofsd");
+        found.extend(others.map(|name| format!("extra_binaries.{name}: only virtiofsd is ever executed")));
+        found
     }
 
     /// What is configured for `monitor`, or the defaults.
@@ -288,6 +346,24 @@ impl Config {
     pub fn monitor(&self, monitor: Monitor) -> MonitorConfig {
         self.monitors.get(monitor.name()).cloned().unwrap_or_default()
     }
+}
+
+/// The line with `key` of `section`, else that of the section, else the first one.
+fn line_of(text: &str, section: &str, key: &str) -> usize {
+    let plain = |line: &str| line.replace(['"', '\'', ' '], "");
+    let (mut current, mut found) = (String::new(), 1);
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = plain(line);
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = name.to_owned();
+            if current == section {
+                found = number;
+            }
+        } else if current == section && !key.is_empty() && line.split('=').next() == Some(key) {
+            return number;
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -325,6 +401,40 @@ mod tests {
         assert_eq!(config.timestamps.destination, Path::new("/var/log/urunc/timestamps.log"));
     }
 
+    #[test]
+    fn keys_without_effect_are_named() {
+        let config = Config::parse(
+            r#"
+            [runtime]
+            libcontainer = true
+            vAccel = true
+            [monitors.hyperlight-unikraft]
+            path = "/x"
+            [monitors.qemu]
+            vhost = true
+            socket_path = "/run/qmp.sock"
+            [monitors.firecracker]
+            vhost = true
+            [extra_binaries.other]
+            path = "/y"
+            "#,
+            Path::new("config.toml"),
+        )
+        .unwrap();
+        let keys: Vec<String> = config.without_effect();
+        let keys: Vec<&str> = keys.iter().filter_map(|line| line.split(':').next()).collect();
+        let expected = [
+            "runtime.libcontainer",
+            "runtime.vAccel",
+            "monitors.firecracker.vhost",
+            "monitors.hyperlight-unikraft",
+            "monitors.qemu.socket_path",
+            "extra_binaries.other",
+        ];
+        assert_eq!(keys, expected);
+        assert!(Config::default().without_effect().is_empty());
+    }
+
     /// B43, B46: a mistake is never silently replaced by defaults.
     #[test]
     fn a_wrong_file_is_an_error_that_names_the_line() {
@@ -334,6 +444,22 @@ mod tests {
             ("[monitors.qemu]\ndefault_memory_mb = \"lots\"\n", "line 2"),
             ("[log]\nlevel = \"loud\"\n", "line 2"),
             ("[log\n", "line 1"),
+            ("[log]\n\n[monitors.\"qmeu\"]\n", "line 3: there is no monitor qmeu; known ones are"),
+            (
+                "[monitors.spt]\n[monitors.qemu]\nvhost = true\npath = 'qemu'\n",
+                "line 4: path is the relative path qemu",
+            ),
+            ("[monitors.qemu]\ndata_path = \"share\"\n", "line 2: data_path is the relative path share"),
+            (
+                "[timestamps]\nenabled = true\ndestination = \"\"\n",
+                "line 3: destination is the relative path",
+            ),
+            (
+                "[extra_binaries.virtiofsd]\npath = \"virtiofsd\"\n",
+                "line 2: path is the relative path virtiofsd",
+            ),
+            ("[runtime]\n\n\ndelegate = \"\"", "line 4: delegate is empty"),
+            ("runtime = { delegate = \"\" }", "line 1: delegate is empty"),
         ] {
             let message = Config::parse(text, Path::new("config.toml")).unwrap_err().to_string();
             assert!(message.contains(expected), "{text:?} gave {message:?}");

@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -22,17 +23,27 @@ pub struct LogError {
     source: io::Error,
 }
 
+/// Where syslog listens (syslog(3)).
+pub const SYSLOG: &str = "/dev/log";
+
 #[derive(Debug)]
 struct Logger {
     file: Option<File>,
     format: LogFormat,
+    syslog: Option<UnixDatagram>,
 }
 
-/// Installs the process's logger. Must be called once.
+/// Installs the process's logger. Must be called once. `syslog` is the socket that gets all records besides; without
+/// anybody behind it, a warning is all that comes of it (B46).
 ///
 /// # Errors
 /// `LogError` if the file cannot be opened for appending.
-pub fn install(file: Option<&Path>, format: LogFormat, level: LevelFilter) -> Result<(), LogError> {
+pub fn install(
+    file: Option<&Path>,
+    format: LogFormat,
+    level: LevelFilter,
+    syslog: Option<&Path>,
+) -> Result<(), LogError> {
     let file = file
         .map(|path| {
             OpenOptions::new()
@@ -43,15 +54,25 @@ pub fn install(file: Option<&Path>, format: LogFormat, level: LevelFilter) -> Re
                 .map_err(|source| LogError { path: path.to_owned(), source })
         })
         .transpose()?;
-    if log::set_boxed_logger(Box::new(Logger { file, format })).is_ok() {
+    let connected = syslog.map(connect).transpose();
+    let (syslog, problem) = match connected {
+        Ok(socket) => (socket, None),
+        Err(error) => (None, Some(error)),
+    };
+    if log::set_boxed_logger(Box::new(Logger { file, format, syslog })).is_ok() {
         log::set_max_level(level);
+    }
+    if let Some(error) = problem {
+        log::warn!("cannot log to syslog: {error}");
     }
     Ok(())
 }
 
 /// Installs a logger that writes text into `file`.
 pub fn install_file(file: File, level: LevelFilter) {
-    if log::set_boxed_logger(Box::new(Logger { file: Some(file), format: LogFormat::Text })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { file: Some(file), format: LogFormat::Text, syslog: None }))
+        .is_ok()
+    {
         log::set_max_level(level);
     }
 }
@@ -75,9 +96,32 @@ impl Log for Logger {
             Some(file) => (&*file).write_all(line.as_bytes()),
             None => io::stderr().write_all(line.as_bytes()),
         };
+        if let Some(syslog) = &self.syslog {
+            let _ = syslog.send(syslog_line(record).as_bytes());
+        }
     }
 
     fn flush(&self) {}
+}
+
+fn connect(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    // A syslog that does not read must not hold up a command.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// RFC 3164, with the facility "daemon"; whoever reads `/dev/log` adds the time.
+fn syslog_line(record: &Record<'_>) -> String {
+    const DAEMON: u8 = 3 << 3;
+    let severity = match record.level() {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    format!("<{}>urunc[{}]: {}", DAEMON | severity, std::process::id(), record.args())
 }
 
 fn level_name(level: Level) -> &'static str {
@@ -108,6 +152,20 @@ fn text_line(record: &Record<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn syslog_gets_the_severity_and_our_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert!(connect(&path).is_err());
+        let server = UnixDatagram::bind(&path).unwrap();
+        let record = Record::builder().level(Level::Warn).args(format_args!("odd")).build();
+        connect(&path).unwrap().send(syslog_line(&record).as_bytes()).unwrap();
+        let mut buffer = [0; 100];
+        let length = server.recv(&mut buffer).unwrap();
+        let expected = format!("<28>urunc[{}]: odd", std::process::id());
+        assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), expected);
+    }
 
     #[test]
     fn a_json_record_is_one_line_with_the_keys_that_containerd_reads() {

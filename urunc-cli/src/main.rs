@@ -18,7 +18,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nowhere to report a failure to print to.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            commands::log_usage_error(&error, std::env::args_os());
+            return ExitCode::FAILURE;
         }
     };
     let log_file = args.global.log.is_some();

@@ -15,7 +15,12 @@ pub const FILE: &str = "urunc.json";
 
 const GUEST: &str = "com.urunc.unikernel.unikernelType";
 const MONITOR: &str = "com.urunc.unikernel.hypervisor";
-const BINARY: &str = "com.urunc.unikernel.binary";
+/// Names the kernel.
+pub const BINARY: &str = "com.urunc.unikernel.binary";
+/// Names an initrd.
+pub const INITRD: &str = "com.urunc.unikernel.initrd";
+/// Names a disk image.
+pub const BLOCK: &str = "com.urunc.unikernel.block";
 const MANDATORY: [&str; 3] = [GUEST, MONITOR, BINARY];
 const MAX_VALUE: usize = 4096;
 
@@ -219,8 +224,8 @@ fn validate(raw: &Raw) -> Result<GuestConfig, AnnotationError> {
         })?,
         binary: path(BINARY, get("binary").unwrap_or_default(), Root::Refused)?,
         version: get("unikernelVersion").map(str::to_owned),
-        initrd: get("initrd").map(|v| path("com.urunc.unikernel.initrd", v, Root::Refused)).transpose()?,
-        block: get("block").map(|v| path("com.urunc.unikernel.block", v, Root::Refused)).transpose()?,
+        initrd: get("initrd").map(|v| path(INITRD, v, Root::Refused)).transpose()?,
+        block: get("block").map(|v| path(BLOCK, v, Root::Refused)).transpose()?,
         block_mount_point: get("blkMntPoint")
             .map(|v| path("com.urunc.unikernel.blkMntPoint", v, Root::Accepted))
             .transpose()?,
@@ -242,8 +247,8 @@ const KEYS: [&str; 10] = [
     MONITOR,
     BINARY,
     "com.urunc.unikernel.unikernelVersion",
-    "com.urunc.unikernel.initrd",
-    "com.urunc.unikernel.block",
+    INITRD,
+    BLOCK,
     "com.urunc.unikernel.blkMntPoint",
     "com.urunc.unikernel.mountRootfs",
     "com.urunc.unikernel.solo5NetDev",

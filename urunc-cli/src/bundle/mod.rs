@@ -55,14 +55,29 @@ pub enum BundleError {
         #[source]
         source: io::Error,
     },
+    /// `config.json` is something else.
+    #[error("{path} is no OCI runtime configuration: it is not a JSON object")]
+    NotObject {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something follows the specification.
+    #[error("{path} is not a valid OCI runtime configuration")]
+    Trailing {
+        /// The file.
+        path: PathBuf,
+        /// Line and column.
+        #[source]
+        source: serde_json::Error,
+    },
     /// `config.json` is not an OCI runtime specification.
     #[error("{path} is not a valid OCI runtime configuration")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Line, column and reason.
+        /// Field, line, column and reason.
         #[source]
-        source: serde_json::Error,
+        source: serde_path_to_error::Error<serde_json::Error>,
     },
     /// The specification lacks something or asks for something that cannot be.
     #[error("{path} cannot be used")]
@@ -96,7 +111,14 @@ impl BundleFile {
         let config = path.join("config.json");
         let text =
             std::fs::read(&config).map_err(|source| BundleError::Read { path: config.clone(), source })?;
-        let spec = parse(&text).map_err(|source| BundleError::Parse { path: config.clone(), source })?;
+        // serde takes an array for a structure, too, and all of its fields are optional here.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(BundleError::NotObject { path: config });
+        }
+        let mut reader = serde_json::Deserializer::from_slice(&text);
+        let spec: Spec = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|source| BundleError::Parse { path: config.clone(), source })?;
+        reader.end().map_err(|source| BundleError::Trailing { path: config.clone(), source })?;
         let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { path, config, spec, annotations })
     }
@@ -136,14 +158,6 @@ impl BundleFile {
             .map_err(|source| BundleError::Spec { path: self.config, source })?;
         Ok(Bundle { path: self.path, spec })
     }
-}
-
-fn parse(text: &[u8]) -> Result<Spec, serde_json::Error> {
-    // serde takes an array for a structure, too, and all of its fields are optional here.
-    if text.trim_ascii_start().first() != Some(&b'{') {
-        return Err(serde::de::Error::custom("it is not a JSON object"));
-    }
-    serde_json::from_slice(text)
 }
 
 /// A bundle, read and checked.

@@ -61,6 +61,12 @@ pub enum SpecError {
         /// Its value.
         name: String,
     },
+    /// The working directory is relative.
+    #[error("process.cwd is {0:?}; use an absolute path")]
+    Cwd(PathBuf),
+    /// The kernel knows no such adjustment (proc_pid_oom_score_adj(5)).
+    #[error("process.oomScoreAdj is {0}; use a number from -1000 to 1000")]
+    OomScore(i32),
     /// The ids of a user namespace cannot be used.
     #[error(transparent)]
     Mappings(#[from] MappingError),
@@ -202,6 +208,13 @@ impl ContainerSpec {
         let env = process.env().clone().unwrap_or_default();
         no_nul("process.args", &args)?;
         no_nul("process.env", &env)?;
+        let cwd = process.cwd().clone();
+        if cwd.is_relative() && !cwd.as_os_str().is_empty() {
+            return Err(SpecError::Cwd(cwd));
+        }
+        if let Some(value) = process.oom_score_adj().filter(|value| !(-1000..=1000).contains(value)) {
+            return Err(SpecError::OomScore(value));
+        }
         let resources = linux.resources().as_ref().map(resources::convert).transpose()?.unwrap_or_default();
         let memory_limit = match resources.memory.limit {
             Some(Limit::At(bytes)) => Some(bytes),
@@ -226,7 +239,7 @@ impl ContainerSpec {
             root_access: if root.readonly() == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
             args,
             env,
-            cwd: process.cwd().clone(),
+            cwd,
             host_user: mappings.as_ref().map_or_else(|| Ok(user.clone()), |map| on_host(&user, map))?,
             user,
             mappings,

@@ -61,6 +61,9 @@ impl Findings {
 pub(super) fn look(config: &Config, bundle: Option<&Path>) -> Findings {
     let mut findings = Findings(Vec::new());
     host(&mut findings);
+    for text in config.without_effect() {
+        findings.add(Verdict::Limited, "configuration", format!("has no effect: {text}"));
+    }
     monitors(&mut findings, config);
     delegated(&mut findings, config);
     if let Some(bundle) = bundle {

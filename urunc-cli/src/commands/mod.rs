@@ -8,8 +8,11 @@ mod ps;
 mod spec;
 mod table;
 mod update;
+mod usage;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use urunc_state::{ContainerId, StoreError};
@@ -93,6 +96,15 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
     }
 }
 
+/// Writes a command line that cannot be understood into the log file that it names: containerd shows its user what is
+/// there, and nothing of what is printed.
+pub fn log_usage_error(error: &clap::Error, line: impl Iterator<Item = OsString>) {
+    let Some((path, format)) = usage::log_of(line) else { return };
+    if logger::install(Some(&path), format, log::LevelFilter::Error, None).is_ok() {
+        log::error!("{}", usage::sentence(&error.to_string()));
+    }
+}
+
 /// Whether a command makes something new; the others go by what has been recorded.
 fn decides_by_configuration(command: &Command) -> bool {
     matches!(command, Command::Create(_) | Command::Run(_) | Command::Check(_))
@@ -149,7 +161,8 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
 fn set_up_log(global: &GlobalArgs, config: Option<&Config>) -> Result<(), LogError> {
     let configured = config.map(|config| config.log.level).unwrap_or_default().into();
     let level = if global.debug { log::LevelFilter::Debug.max(configured) } else { configured };
-    logger::install(global.log.as_deref(), global.log_format, level)
+    let syslog = config.filter(|config| config.log.syslog).map(|_| Path::new(logger::SYSLOG));
+    logger::install(global.log.as_deref(), global.log_format, level, syslog)
 }
 
 fn create_request(

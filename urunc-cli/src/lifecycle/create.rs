@@ -120,6 +120,9 @@ impl Runtime {
             bundle.spec.memory_limit = Some(less);
             plan = plan::plan(&bundle, &guest, &image, &self.config)?;
         }
+        for text in self.config.without_effect() {
+            log::info!("the configuration has a key without effect: {text}");
+        }
         for warning in &plan.warnings {
             match warning {
                 // Stricter than asked for is nothing to worry anybody about.

@@ -12,7 +12,7 @@ use urunc_netns::{
     NsError, Owner, PlanError, ReleaseError, RunError, Settled, Tap,
 };
 use urunc_state::{ContainerId, Deadline, Locked, Process, Resource, Status, StoreError};
-use urunc_vmm::{Attachment as TapAccess, InterfaceAddress, NetBackend, NetDevice, Network};
+use urunc_vmm::{Attachment as TapAccess, InterfaceAddress, NetDevice, Network};
 
 use super::plan::Frozen;
 use super::{Runtime, teardown};
@@ -95,7 +95,7 @@ impl Runtime {
             mtu: u16::try_from(plan.guest.mtu.get()).unwrap_or(u16::MAX),
             attachment: access,
             declared_as: frozen.declared_net().map(str::to_owned),
-            backend: NetBackend::Monitor,
+            backend: frozen.backend,
         };
         let network = guest_network(&plan.guest, frozen.name_servers());
         let resource = resource(&plan.attachment);

@@ -29,12 +29,15 @@ use urunc_vmm::{
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
 use super::error::StartError;
 use super::{LifecycleError, network, probe};
+use crate::bundle::annotations::BINARY;
 use crate::bundle::{Bundle, ContainerSpec, GuestConfig, Hooks, ImagePath, NamespaceKind, knative};
 use crate::config::{self, Config, HostNetwork, MonitorConfig};
 use crate::sandbox::seccomp::{Filters, SeccompError};
 
 /// Room for a directory with a socket in it.
 const SOCKET_ROOM: ByteSize = ByteSize(64 * 1024);
+/// By which the host's kernel moves packets (linux/vhost.h).
+pub(super) const VHOST_NET: &str = "/dev/vhost-net";
 /// Where the monitor sees the kernel.
 const KERNEL: &str = "/boot/kernel";
 
@@ -72,6 +75,15 @@ pub enum PlanError {
     /// The image cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A file that an annotation names is not there.
+    #[error("cannot use the file that {key} names")]
+    File {
+        /// The annotation.
+        key: &'static str,
+        /// What is wrong with the file.
+        #[source]
+        source: ImageError,
+    },
     /// The file is no kernel.
     #[error("cannot use {path} of the image as the kernel")]
     NotKernel {
@@ -99,6 +111,16 @@ pub enum PlanError {
          or set runtime.host_network = \"none\" in the configuration for guests without network"
     )]
     HostNetwork,
+    /// The kernel cannot move packets.
+    #[error(
+        "cannot use {VHOST_NET}, which monitors.qemu.vhost in the configuration wants; load the module vhost_net, or set it to \
+         false"
+    )]
+    Vhost {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A placeholder for the network device is none; cannot happen.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -152,6 +174,9 @@ pub(super) struct Frozen {
     workload: Workload,
     /// How the guest gets a network, if it may have one.
     network: NetworkAccess,
+    /// Who moves its packets.
+    #[serde(default)]
+    pub(super) backend: NetBackend,
     /// The container's `resolv.conf` on the host, from which the guest's name servers are taken.
     resolv_conf: Option<PathBuf>,
     /// The name under which the image says that its Solo5 manifest declares the network device.
@@ -320,7 +345,8 @@ pub(super) fn plan(
 ) -> Result<ContainerPlan, PlanError> {
     let settings = config.monitor(guest.monitor);
     let host = host(guest.monitor, &settings)?;
-    let kernel = image.open_file(guest.binary.as_str())?.into_file();
+    let named = |source| PlanError::File { key: BINARY, source };
+    let kernel = image.open_file(guest.binary.as_str()).map_err(named)?.into_file();
     let inspected = kernel::inspect(&kernel)
         .map_err(|source| PlanError::NotKernel { path: guest.binary.clone(), source })?;
     let mut disk = disk::plan(bundle, guest, image, config, host.arch)?;
@@ -335,6 +361,7 @@ pub(super) fn plan(
         host,
         kernel: guest.binary.as_str().into(),
         network: network_access(&bundle.spec, config)?,
+        backend: backend(guest.monitor, &settings)?,
         resolv_conf: resolv_conf(&bundle.spec),
         solo5_net: guest.solo5_net.clone(),
         uid: bundle.spec.host_user.uid,
@@ -385,6 +412,17 @@ fn network_access(spec: &ContainerSpec, config: &Config) -> Result<NetworkAccess
     }
     let name = spec.annotations.get(knative::CONTAINER_NAME).map(String::as_str);
     Ok(if name == Some(knative::USER_CONTAINER) { NetworkAccess::Static } else { NetworkAccess::Dynamic })
+}
+
+/// QEMU's packets are moved by the host's kernel if the administrator wants it.
+fn backend(monitor: Monitor, settings: &MonitorConfig) -> Result<NetBackend, PlanError> {
+    if monitor != Monitor::Qemu || !settings.vhost {
+        return Ok(NetBackend::Monitor);
+    }
+    match rustix::fs::stat(VHOST_NET) {
+        Ok(_) => Ok(NetBackend::Vhost),
+        Err(errno) => Err(PlanError::Vhost { source: errno.into() }),
+    }
 }
 
 fn resolv_conf(spec: &ContainerSpec) -> Option<PathBuf> {

@@ -12,7 +12,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, Uid};
+use rustix::fs::{AtFlags, Gid, MemfdFlags, Mode, OFlags, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use urunc_state::{ContainerId, Event, Locked, Process, Seen, Status};
 use urunc_vmm::{Document, Launch, Role};
@@ -188,6 +188,13 @@ fn descriptors(
                 .ok_or_else(|| StartError::NoDescriptor("a TAP device".to_owned()))?
                 .try_clone()
                 .map_err(|source| StartError::Descriptor { what: "a TAP device", source })?,
+            Role::VhostNet(0) => {
+                rustix::fs::open(super::plan::VHOST_NET, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|errno| StartError::Descriptor {
+                        what: "a vhost-net back end",
+                        source: errno.into(),
+                    })?
+            }
             other => return Err(StartError::NoDescriptor(format!("{other:?}"))),
         };
         descriptors.push((inherit.fd, fd));

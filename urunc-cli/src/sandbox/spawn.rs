@@ -46,7 +46,7 @@ pub enum SpawnError {
     #[error("cannot talk to the process that joins the namespaces")]
     Channel(#[from] ChannelError),
     /// The intermediate process failed.
-    #[error("cannot join the container's namespaces")]
+    #[error("cannot make the container's namespaces")]
     Join(#[source] Failure),
     /// There is no descriptor for init.
     #[error("cannot copy the descriptor of the container's process")]
@@ -117,7 +117,7 @@ pub fn spawn(
     match sys::clone_process(UnshareFlags::empty(), Parentage::Child, None).map_err(SpawnError::Clone)? {
         Cloned::Child => {
             drop(ours);
-            match join_and_clone(targets, flags, clocks, cgroup) {
+            match join_and_clone(namespaces, targets, clocks, cgroup) {
                 Ok(Cloned::Child) => Ok(Spawned::Init),
                 Ok(Cloned::Parent(pidfd)) => {
                     // If create is gone, init notices by itself: its own conversation with create has ended too.
@@ -167,11 +167,12 @@ fn open_targets(namespaces: &Namespaces) -> Result<Vec<(NamespaceKind, OwnedFd)>
 }
 
 fn join_and_clone(
+    namespaces: &Namespaces,
     targets: Vec<(NamespaceKind, OwnedFd)>,
-    mut flags: UnshareFlags,
     clocks: &ClockOffsets,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Cloned, Failure> {
+    let mut flags = namespaces.clone_flags();
     // Inherited by init, which others in a joined pid namespace can see from its first moment on.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| Failure::step("cannot become undumpable", &errno.into()))?;
@@ -179,13 +180,19 @@ fn join_and_clone(
         // Clocks can be moved only while nobody is in their namespace: init enters it by being cloned (time_namespaces(7)).
         sys::unshare_time_namespace()
             .and_then(|()| std::fs::write("/proc/self/timens_offsets", clocks.as_str()))
-            .map_err(|error| Failure::step("cannot set the clocks of linux.timeOffsets", &error))?;
+            .map_err(|error| {
+                Failure::step(
+                    "cannot set the clocks as linux.timeOffsets says; none may be before its beginning",
+                    &error,
+                )
+            })?;
         flags -= UnshareFlags::NEWTIME;
     }
     for (kind, fd) in in_order(targets) {
+        let path = namespaces.join.get(&kind).map(|path| path.display().to_string()).unwrap_or_default();
         move_into_link_name_space(fd.as_fd(), Some(link_type(kind))).map_err(|errno| {
             Failure::step(
-                format!("cannot join the {kind} namespace; the path must lead to one"),
+                format!("cannot join the {kind} namespace {path}; the path must lead to one"),
                 &errno.into(),
             )
         })?;

@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 #[path = "../support/linux.rs"]
 mod linux;
+mod mistakes;
 mod network;
 mod network_linux;
 mod overhead;
@@ -58,6 +59,7 @@ fn main() -> std::process::ExitCode {
         hooks::TESTS,
         input::TESTS,
         knative::TESTS,
+        mistakes::TESTS,
         network::TESTS,
         overhead::TESTS,
         pause::TESTS,

@@ -29,12 +29,16 @@ pub enum DiskError {
     #[error(transparent)]
     Select(#[from] SelectError),
     /// Volumes cannot reach the guest.
-    #[error(
-        "{source}; `undeliverable = \"warn\"` in the section `[runtime]` of the configuration accepts that"
-    )]
-    Volumes {
-        /// Which ones.
-        source: VolumesError,
+    #[error("{0}; `undeliverable = \"warn\"` in the section `[runtime]` of the configuration accepts that")]
+    Volumes(VolumesError),
+    /// A file that an annotation names is not there.
+    #[error("cannot use the file that {key} names")]
+    File {
+        /// The annotation.
+        key: &'static str,
+        /// What is wrong with the file.
+        #[source]
+        source: ImageError,
     },
     /// A volume cannot be read.
     #[error(transparent)]

@@ -24,7 +24,7 @@ use super::share::PreparedDaemon;
 use super::snapshot::Snapshot;
 use super::support::Mounter;
 use super::{DiskError, access, facts, support};
-use crate::bundle::{Bundle, GuestConfig, User};
+use crate::bundle::{Bundle, GuestConfig, User, annotations};
 use crate::config::{Config, Undeliverable};
 
 /// The disk or share that is the guest's root.
@@ -143,7 +143,7 @@ fn undelivered(
     strange: Vec<DiskError>,
     policy: Undeliverable,
 ) -> Result<Vec<String>, DiskError> {
-    reach.check(policy.into()).map_err(|source| DiskError::Volumes { source })?;
+    reach.check(policy.into()).map_err(DiskError::Volumes)?;
     let mut warnings = Vec::new();
     for volume in &reach.undelivered {
         match volume.weight {
@@ -174,7 +174,7 @@ impl Work<'_> {
         match selection {
             Selection::Nothing => {}
             Selection::Initrd { path } => {
-                let file = self.image.open_file(path)?.into_file();
+                let file = self.open(path, annotations::INITRD)?;
                 plan.initrd = Some(BootFile {
                     handle: "initrd".to_owned(),
                     target: Target::new(INITRD)?,
@@ -275,6 +275,12 @@ impl Work<'_> {
         there.map_or(Weight::Asked, volumes::weight)
     }
 
+    /// A file of the image that the annotation `key` names.
+    fn open(&self, path: &Path, key: &'static str) -> Result<File, DiskError> {
+        let opened = self.image.open_file(path).map_err(|source| DiskError::File { key, source })?;
+        Ok(opened.into_file())
+    }
+
     /// A disk image of the image, bound into the monitor's root.
     fn image_disk(
         &self,
@@ -285,7 +291,7 @@ impl Work<'_> {
     ) -> Result<(), DiskError> {
         use std::os::unix::fs::MetadataExt;
         let user = &self.bundle.spec.host_user;
-        let file = self.image.open_file(path)?.into_file();
+        let file = self.open(path, annotations::BLOCK)?;
         let metadata = file.metadata().map_err(DiskError::Look)?;
         if !access::may(user, &metadata, access) {
             return Err(DiskError::Access {
