@@ -16,7 +16,9 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Root],
         run: back_to_back,
     },
-    Test { name: "storm::200_containers_in_a_row", needs: &[Need::Root], run: in_a_row },
+    Test { name: "storm::1000_containers_in_a_row", needs: &[Need::Root], run: in_a_row },
+    Test { name: "storm::200_containers_live_at_once", needs: &[Need::Root], run: side_by_side },
+    Test { name: "storm::of_two_commands_on_one_id_one_wins", needs: &[Need::Root], run: races },
     Test { name: "storm::20_real_guests_at_once", needs: &[Need::Root, Need::Qemu], run: at_once },
 ];
 
@@ -74,8 +76,87 @@ fn in_a_row() -> Result<(), Failed> {
     let scene = Scene::new();
     scene.fake_monitor(Path::new("/usr/bin/echo"));
     let bundle = scene.fake(&["it-ran"]);
-    for _ in 0..200 {
-        assert!(life(&scene, &bundle, "c").contains("it-ran"));
+    for _ in 0..1000 {
+        assert!(scene.ok(&["run", "--bundle", bundle.str(), "c"]).contains("it-ran"));
+    }
+    scene.assert_clean();
+    passed()
+}
+
+/// All of them are created, then all are started, then all run, then all are removed; each step 200 times at once.
+fn side_by_side() -> Result<(), Failed> {
+    const CONTAINERS: usize = 200;
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    let ids: Vec<String> = (0..CONTAINERS).map(|number| format!("c{number}")).collect();
+    // A container inherits the streams of `create`, so that a pipe would not end before it.
+    let console = || Stdio::from(fs::File::create(scene.path("console")).unwrap());
+    let all = |words: &[&str]| {
+        let commands = ids.iter().map(|id| {
+            let mut arguments = words.to_vec();
+            arguments.push(id);
+            scene.command(&arguments).stdout(console()).stderr(console()).spawn().unwrap()
+        });
+        // Spawned all of them before the first is waited for.
+        for child in commands.collect::<Vec<_>>() {
+            let mut child = child;
+            assert!(child.wait().unwrap().success(), "{words:?}: {}", scene.console());
+        }
+    };
+    let status = |expected: &str| {
+        let list: serde_json::Value = serde_json::from_str(&scene.ok(&["list", "--format", "json"])).unwrap();
+        let list = list.as_array().unwrap();
+        list.iter().filter(|entry| entry["status"] == expected).count()
+    };
+    all(&["create", "--bundle", bundle.str()]);
+    assert_eq!(status("created"), CONTAINERS);
+    all(&["start"]);
+    assert_eq!(status("running"), CONTAINERS);
+    all(&["delete", "--force"]);
+    assert_eq!(scene.ok(&["list", "--quiet"]), "");
+    scene.assert_clean();
+    passed()
+}
+
+/// `tests/fault/races.rs` has them meet at every system call; here they really run at once, again and again.
+fn races() -> Result<(), Failed> {
+    const ROUNDS: usize = 15;
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    for (first, second, exclusive) in [
+        (&["start"][..], &["start"][..], true),
+        (&["start"], &["delete"], true),
+        (&["kill"], &["delete"], false),
+        (&["delete"], &["delete"], true),
+        (&["delete", "--force"], &["delete", "--force"], false),
+    ] {
+        for round in 0..ROUNDS {
+            scene.create_ok(&bundle, "c");
+            let begin = |words: &[&str]| {
+                let mut words = words.to_vec();
+                words.push("c");
+                scene.command(&words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            };
+            let both = [begin(first), begin(second)].map(|child| child.wait_with_output().unwrap());
+            let winners = both.iter().filter(|output| output.status.success()).count();
+            let context = || {
+                format!(
+                    "{first:?} and {second:?}, round {round}: {}\n{}",
+                    describe(&both[0]),
+                    describe(&both[1])
+                )
+            };
+            assert!(if exclusive { winners == 1 } else { winners >= 1 }, "{}", context());
+            for loser in both.iter().filter(|output| !output.status.success()) {
+                let said = String::from_utf8_lossy(&loser.stderr);
+                let clear = ["does not exist", "it is running", "it is stopped", "container not running"];
+                assert_eq!((loser.status.code(), said.lines().count()), (Some(1), 1), "{}", context());
+                assert!(clear.iter().any(|words| said.contains(words)), "{}", context());
+            }
+            scene.ok(&["delete", "--force", "c"]);
+        }
     }
     scene.assert_clean();
     passed()

@@ -25,6 +25,11 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "control::a_paused_task_can_be_killed", needs: GUEST, run: kill_paused },
     Test { name: "control::metrics_show_what_is_used_and_its_limits", needs: GUEST, run: metrics },
     Test { name: "control::limits_are_updated", needs: BOTH, run: update },
+    Test {
+        name: "control::a_shim_holds_as_many_descriptors_after_many_containers",
+        needs: BOTH,
+        run: descriptors,
+    },
     Test { name: "control::too_little_memory_for_a_monitor_is_told", needs: GUEST, run: out_of_memory },
 ];
 
@@ -125,6 +130,30 @@ fn update() -> Result<(), Failed> {
         assert_eq!(number(&measured(&containerd, id), PIDS_LIMIT), 33);
         containerd.remove(id);
     }
+    containerd.assert_clean();
+    Ok(())
+}
+
+/// In a pod, whose shim outlives the containers that come and go.
+fn descriptors() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain(), guest()]);
+    let pod = ["--annotation", "io.kubernetes.cri.sandbox-id=pause"];
+    containerd.detach(&pod, &plain(), "pause", &["/bin/sh", "-c", "while busybox sleep 1; do :; done"]);
+    let shim = containerd.shims().first().unwrap().0;
+    let count = || fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
+    let live = || {
+        let mut options = pod.to_vec();
+        options.push("--rm");
+        let output = containerd.run(&options, &guest(), "guest", &["hello"]);
+        assert!(output.status.code().is_some(), "{}", describe(&output));
+    };
+    live();
+    let before = count();
+    (0..8).for_each(|_| live());
+    // What containerd connects with may come and go.
+    assert!(eventually(|| count() <= before), "{before} before, {} now", count());
+    assert_eq!(containerd.shims().len(), 1);
+    containerd.remove("pause");
     containerd.assert_clean();
     Ok(())
 }
