@@ -86,6 +86,11 @@ impl Pod {
         }
     }
 
+    /// Takes the addresses and routes of IPv4 away.
+    pub(crate) fn without_ipv4(&self) {
+        tool("ip", &["-n", &self.name, "-4", "address", "flush", "dev", "eth0"]);
+    }
+
     pub(crate) fn mtu(&self, mtu: usize) {
         for name in [self.name.clone(), self.peer()] {
             tool("ip", &["-n", &name, "link", "set", "eth0", "mtu", &mtu.to_string()]);

@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
         needs: LINUX,
         run: || traffic(9000),
     },
+    Test { name: "network::a_linux_guest_lives_in_an_ipv6_only_pod", needs: LINUX, run: only_ipv6 },
 ];
 
 pub(crate) const MIB: usize = 1 << 20;
@@ -50,8 +51,11 @@ say "told: $address $mask $gateway"
 say "told: $URUNC_IPV6 $URUNC_IPV6_GATEWAY"
 say "mtu: $(show /sys/class/net/eth0/mtu)"
 put /proc/sys/net/ipv6/conf/eth0/accept_dad 0
-/bin/busybox ifconfig eth0 "$address" netmask "$mask" up
-ip route add default via "$gateway"
+ip link set eth0 up
+if [ -n "$address" ]; then
+  /bin/busybox ifconfig eth0 "$address" netmask "$mask"
+  ip route add default via "$gateway"
+fi
 for address in $(/bin/busybox echo "$URUNC_IPV6" | /bin/busybox tr , ' '); do ip -6 address add "$address" dev eth0; done
 [ -z "$URUNC_IPV6_GATEWAY" ] || ip -6 route add default via "$URUNC_IPV6_GATEWAY"
 "#;
@@ -196,6 +200,30 @@ fn traffic(mtu: usize) -> Result<(), Failed> {
     outside(&pod, || drop(connect(IPV4, 5002)));
     assert_eq!(reap(pid), 0, "{}", scene.console());
     scene.ok(&["delete", "guest"]);
+    assert_eq!(pod.inventory(), before);
+    scene.assert_clean();
+    passed()
+}
+
+/// N6, N19: such a pod's guest was not started, or after its interface had been taken.
+fn only_ipv6() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let pod = Pod::new(&scene);
+    pod.ipv6();
+    pod.without_ipv4();
+    let data = noise(4 * MIB);
+    let bundle = networked(&scene, &format!("{CONFIGURE}{SERVE}"), &data);
+    pod.join(&bundle);
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "guest");
+    scene.ok(&["start", "guest"]);
+    let says = |line: &str| scene.console().replace('\r', "").contains(&format!("guest: {line}\n"));
+    assert!(eventually(|| says("serving")), "{}", scene.console());
+    assert!(says("told: fd77::2/64 fd77::1"), "{}", scene.console());
+    ping(&pod, IPV6, 1500);
+    let expected = md5(&scene.path("sent"), &data, 1);
+    assert_eq!(outside(&pod, || send(IPV6, &data, 1)), expected);
+    scene.ok(&["delete", "--force", "guest"]);
     assert_eq!(pod.inventory(), before);
     scene.assert_clean();
     passed()

@@ -246,7 +246,10 @@ impl fmt::Display for Why {
         match self {
             Self::GuestsOwn => f.write_str("the guest has its own")?,
             Self::NoWay { .. } => {
-                f.write_str("with this root file system nothing of the host reaches the guest")?
+                f.write_str(
+                    "with this root file system nothing of the host reaches the guest; an initrd, or the container's own \
+                     root file system, would take it",
+                )?
             }
             Self::TooLarge { .. } => f.write_str("it is too large to be copied into the guest")?,
             Self::WritesWouldBeLost { .. } => {

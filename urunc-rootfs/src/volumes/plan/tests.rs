@@ -141,7 +141,8 @@ fn what_engines_add_to_every_container_is_no_reason_to_refuse_it() {
     assert_eq!(
         planned(&volumes).check(Undeliverable::Refuse).unwrap_err().to_string(),
         "cannot give the guest all of the container's volumes: \
-         /data/config: with this root file system nothing of the host reaches the guest; \
+         /data/config: with this root file system nothing of the host reaches the guest; an initrd, or the container's own \
+         root file system, would take it; \
          /scratch: a tmpfs must be mounted by the guest itself"
     );
 }
