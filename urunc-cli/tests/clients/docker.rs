@@ -9,7 +9,7 @@ use crate::containerd::{RUNTIME, describe, eventually, guest, plain, qemu, shown
 use crate::image::Image;
 use crate::need::Need;
 use crate::server;
-use crate::world::{World, demo};
+use crate::world::{Hierarchies, World, demo};
 
 const GUEST: &[Need] = &[Need::Root, Need::Docker, Need::Guest];
 
@@ -21,6 +21,11 @@ pub(crate) const TESTS: &[Test] = &[
         run: by_name,
     },
     Test { name: "docker::a_detached_guest_is_seen_measured_and_removed", needs: GUEST, run: detached },
+    Test {
+        name: "docker::a_guest_lives_under_control_groups_of_version_2_alone",
+        needs: GUEST,
+        run: unified,
+    },
     Test {
         name: "docker::a_stop_reaches_the_guest_within_its_grace",
         needs: &[Need::Root, Need::Docker, Need::Qemu],
@@ -58,7 +63,11 @@ pub(crate) struct Docker {
 impl Docker {
     /// Starts it with one of the configurations in `examples/docker`, and images.
     pub(crate) fn start(config: &str, images: &[Image]) -> Self {
-        let docker = Self { world: World::new() };
+        Self::start_in(World::new(), config, images)
+    }
+
+    fn start_in(world: World, config: &str, images: &[Image]) -> Self {
+        let docker = Self { world };
         docker.world.install(&format!("docker/{config}"), "/etc/docker/daemon.json");
         docker.world.daemon(&["dockerd"]);
         assert!(
@@ -143,15 +152,29 @@ fn by_name() -> Result<(), Failed> {
 }
 
 fn detached() -> Result<(), Failed> {
-    let docker = Docker::start("daemon.json", &[guest()]);
+    is_seen_measured_and_removed(&Docker::start("daemon.json", &[guest()]), &["--memory", "64m"]);
+    Ok(())
+}
+
+/// The machine may have no controllers for version 2, and so no memory limit.
+fn unified() -> Result<(), Failed> {
+    let world = World::with(Hierarchies::Unified);
+    let docker = Docker::start_in(world, "daemon.json", &[guest()]);
+    assert_eq!(docker.ok(&["info", "--format", "{{.CgroupVersion}}"]), "2");
+    is_seen_measured_and_removed(&docker, &[]);
+    Ok(())
+}
+
+fn is_seen_measured_and_removed(docker: &Docker, options: &[&str]) {
     let before = docker.world.inventory();
-    docker.detach("guest", &["--memory", "64m"], &guest(), &["hold"]);
-    docker.prints("guest", "memory: 64 MiB");
+    docker.detach("guest", options, &guest(), &["hold"]);
+    docker.prints("guest", if options.is_empty() { "memory: " } else { "memory: 64 MiB" });
     docker.prints("guest", "holding until told to stop");
     assert_eq!(docker.inspect("guest", ".State.Status"), "running");
     assert_ne!(docker.inspect("guest", ".State.Pid"), "0");
     let stats = docker.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}} of {{.PIDs}}", "guest"]);
-    assert!(stats.contains("iB / ") && !stats.starts_with("0B") && !stats.ends_with(" 0"), "{stats}");
+    let measured = !stats.starts_with("0B") && !stats.ends_with(" 0");
+    assert!(stats.contains("B / ") && (measured || options.is_empty()), "{stats}");
     assert!(docker.ok(&["top", "guest"]).contains(guest().monitor));
     assert!(!docker.world.output(&["docker", "rm", "guest"]).status.success());
     docker.ok(&["pause", "guest"]);
@@ -163,7 +186,6 @@ fn detached() -> Result<(), Failed> {
     assert_eq!(docker.inspect("guest", ".State.Status"), "running");
     docker.ok(&["rm", "--force", "guest"]);
     docker.world.assert_as_before(&before);
-    Ok(())
 }
 
 fn asked() -> Result<(), Failed> {

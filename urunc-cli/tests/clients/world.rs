@@ -27,17 +27,17 @@ while read -r _ point type _; do
   done
   echo 0 >"$group/cgroup.procs"
 done </proc/self/mounts
-exec unshare --cgroup --mount --net --pid --fork --kill-child --mount-proc sh -c "$2" sh "$3"
+exec unshare --cgroup --mount --net --pid --fork --kill-child --mount-proc sh -c "$2" sh "$3" "$4"
 "#;
 
-/// Inside: `$1` is the directory of the binaries under test. The last loop also reaps.
+/// Inside: `$1` is the directory of the binaries under test, `$2` says which hierarchies of control groups there are. The last loop also reaps.
 const INNER: &str = r#"set -e
 groups=$(while read -r _ point type options _; do
   case $type in cgroup | cgroup2) echo "$point $type $options" ;; esac
 done </proc/self/mounts)
 # What other tests have mounted is theirs, and would be busy here.
 while read -r _ _ _ _ point _; do
-  case $point in /tmp/* | /var/tmp/* | /dev/shm/*) umount -l "$point" 2>/dev/null || true ;; esac
+  case $point in /run/* | /tmp/* | /var/tmp/* | /dev/shm/*) umount -l "$point" 2>/dev/null || true ;; esac
 done </proc/self/mountinfo
 mount -t tmpfs -o mode=755 tmpfs /run
 echo "$groups" | while read -r point type options; do
@@ -53,6 +53,13 @@ echo "$groups" | while read -r point type options; do
   fi
   echo "$leaf/cgroup.procs" >>/run/cgroups
 done
+if [ "$2" = unified ]; then
+  echo "$groups" | while read -r point _; do umount -l "$point"; done
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  mkdir -p /sys/fs/cgroup/processes
+  echo /sys/fs/cgroup/processes/cgroup.procs >/run/cgroups
+  echo 0 >/sys/fs/cgroup/processes/cgroup.procs
+fi
 for place in /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs $place; done
 for place in /etc /usr/local/bin; do
   mkdir -p /run/over$place/upper /run/over$place/work
@@ -81,13 +88,30 @@ pub(crate) struct World {
     name: String,
 }
 
+/// Which hierarchies of control groups a world has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hierarchies {
+    /// Those of the host.
+    AsHost,
+    /// Only that of version 2, with the controllers that it has on this host: none, if version 1 has them.
+    Unified,
+}
+
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(Hierarchies::AsHost)
+    }
+
+    pub(crate) fn with(hierarchies: Hierarchies) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("urunc-clients-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let binaries = Path::new(env!("CARGO_BIN_EXE_urunc")).parent().unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "sh", "-c", OUTER, "sh", &name, INNER]).arg(binaries);
+        command.arg(match hierarchies {
+            Hierarchies::AsHost => "host",
+            Hierarchies::Unified => "unified",
+        });
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
