@@ -12,6 +12,8 @@ STATIC ?= $(shell rustup target list --installed 2>/dev/null | grep -x x86_64-un
 # Where cargo puts things.
 built = $(or $(CARGO_TARGET_DIR),target)
 release = $(built)/$(if $(STATIC),$(STATIC)/)release
+manual = $(built)/manual
+prefix = $(DESTDIR)$(or $(PREFIX),/usr/local)
 floor = $(or $(CARGO_TARGET_DIR),benches/floor/target)/release
 guests = $(or $(CARGO_TARGET_DIR),examples/unikernel/target)/release
 
@@ -69,8 +71,16 @@ virtiofsd: ## Install virtiofsd into target/virtiofsd/bin, for releases of Debia
 	$(CARGO) install --locked --version 1.13.2 --root $(or $(CARGO_TARGET_DIR),target)/virtiofsd virtiofsd
 
 .PHONY: install
-install: release ## Install the binaries below PREFIX (/usr/local)
-	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(release)/urunc $(release)/containerd-shim-urunc-v2
+install: release man ## Install binaries, manual pages and shell completions below PREFIX (/usr/local)
+	install -D -m 0755 -t $(prefix)/bin $(release)/urunc $(release)/containerd-shim-urunc-v2
+	install -D -m 0644 -t $(prefix)/share/man/man1 $(manual)/man1/*.1
+	install -D -m 0644 -t $(prefix)/share/bash-completion/completions $(manual)/bash-completion/completions/urunc
+	install -D -m 0644 -t $(prefix)/share/zsh/site-functions $(manual)/zsh/site-functions/_urunc
+	install -D -m 0644 -t $(prefix)/share/fish/vendor_completions.d $(manual)/fish/vendor_completions.d/urunc.fish
+
+.PHONY: man
+man: ## Write the manual pages and the shell completions from the command line's grammar
+	$(CARGO) run --quiet -p urunc-cli --example manual -- $(manual)
 
 .PHONY: help
 help: ## Show this list

@@ -13,9 +13,13 @@ pub use update::UpdateArgs;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+/// What the manual page says besides.
+const FILES: &str = "Configuration: /etc/urunc/config.toml, or the file that URUNC_CONFIG_FILE names. A container keeps what it was \
+created with. Containers that are no unikernels go to another runtime (runtime.delegate, runc by default).";
+
 /// An OCI runtime for unikernels and microVMs.
 #[derive(Debug, Parser)]
-#[command(name = "urunc", version, propagate_version = true, max_term_width = 110)]
+#[command(name = "urunc", version, propagate_version = true, max_term_width = 110, after_help = FILES)]
 pub struct Args {
     /// Options that come before the command.
     #[command(flatten)]
@@ -354,6 +358,23 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// `--help` and the manual pages are made of these texts.
+    #[test]
+    fn everything_that_is_shown_is_explained_in_one_line() {
+        let mut commands = vec![Args::command()];
+        while let Some(command) = commands.pop() {
+            let name = command.get_name().to_owned();
+            let about = command.get_about().unwrap_or_else(|| panic!("{name}")).to_string();
+            assert!(!about.is_empty() && !about.ends_with('.'), "{name}: {about}");
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let help =
+                    argument.get_help().unwrap_or_else(|| panic!("{name} {}", argument.get_id())).to_string();
+                assert!(!help.is_empty() && !help.contains('\n') && !help.ends_with('.'), "{name}: {help}");
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
     /// What the callers of runc really send (lab.md "Clients").
     #[test]
     fn command_lines_of_known_callers_are_understood() {
@@ -377,6 +398,21 @@ mod tests {
             "urunc --rootless=true state ID",
             "urunc ps --format json ID",
             "urunc run -d -b /b ID",
+            "urunc --root /var/run/docker/runtime-runc/moby --log /b/log.json --log-format json --systemd-cgroup create --bundle /b --pid-file /b/init.pid --no-pivot --no-new-keyring ID",
+            "urunc --debug --log=/b/log.json --log-format=json state ID",
+            "urunc --log /l --log-format json create --bundle /b --preserve-fds 3 --console-socket /c --pid-file /p ID",
+            "urunc --criu /usr/sbin/criu run --no-subreaper --keep --no-pivot --bundle /b ID",
+            "urunc kill -a ID SIGKILL",
+            "urunc events --stats ID",
+            "urunc events --interval 5s ID",
+            "urunc pause ID",
+            "urunc resume ID",
+            "urunc update --resources - ID",
+            "urunc list --format json --quiet",
+            "urunc ps ID -ef",
+            "urunc features",
+            "urunc exec --pid-file /p --process /f --detach --preserve-fds 1 --console-socket /c ID",
+            "urunc exec --no-new-privs --cap CAP_CHOWN --apparmor a --process-label l -g 1 --cwd / -u 0:0 ID ls -l",
             "urunc exec --pid-file /p --process /f --detach ID",
             "urunc exec -t -e A=b ID sh -c true",
         ];
