@@ -3,18 +3,30 @@
 //! They claim to be empty, for which `std::fs::read` takes up to ten small reads where one does. Each of those makes the kernel
 //! find its place in the text again.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 /// More than almost all of these files have.
 const ROOM: usize = 8192;
 
 /// Reads a whole file.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(ROOM);
-    // `File` by itself would ask for the size first. The end is where a read gives nothing.
-    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    let file = rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = vec![0; ROOM];
+    let mut end = 0;
+    loop {
+        // The end is where a read gives nothing; one that gives less than there is room for may have ended at a page.
+        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes[end..]))? {
+            0 => break,
+            count => end += count,
+        }
+        if end == bytes.len() {
+            bytes.resize(2 * end, 0);
+        }
+    }
+    bytes.truncate(end);
     Ok(bytes)
 }
 

@@ -1,8 +1,11 @@
 //! System calls that `rustix` does not wrap; the only unsafe code of the crate.
-#![expect(unsafe_code, reason = "mount_setattr(2) and the loop ioctls are in neither std nor rustix 1.1")]
+#![expect(
+    unsafe_code,
+    reason = "mount_setattr(2), close_range(2) and the loop ioctls are in neither std nor rustix 1.1"
+)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
@@ -42,6 +45,24 @@ pub(crate) fn mount_setattr_recursive(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes many descriptors in few system calls: those with numbers in a row together.
+pub(crate) fn close_together(fds: impl IntoIterator<Item = OwnedFd>) {
+    let mut numbers: Vec<RawFd> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for row in numbers.chunk_by(|before, after| before + 1 == *after) {
+        let (Some(first), Some(last)) = (row.first(), row.last()) else { continue };
+        // SAFETY: all of these numbers were owned until now, and none is used again.
+        if unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) } == 0 {
+            continue;
+        }
+        // Before Linux 5.9, or where a filter does not know the call.
+        for number in row {
+            // SAFETY: as above.
+            unsafe { libc::close(*number) };
+        }
+    }
 }
 
 /// `struct loop_info64` of `linux/loop.h`. Only the flags matter here; the rest is given back as it was read.

@@ -293,7 +293,7 @@ fn bring_up(
         Spawned::Parent(unborn) => unborn,
     };
     // As long as a copy of the listener is open here, a dead init's start socket would still accept.
-    drop(setup);
+    setup.let_go();
     let process = unborn.identify()?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
     stamps.take(Step::InitKnown);
     match commit(locked, &process, &channel, &ours, given) {

@@ -26,18 +26,26 @@ pub fn find_program(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
 pub(super) fn libraries_of(program: &Path) -> io::Result<Libraries> {
     const PT_INTERP: u32 = 3;
     let mut file = File::open(program)?;
-    let mut header = [0u8; 64];
-    if file.read_exact(&mut header).is_err() || !header.starts_with(b"\x7fELF\x02\x01") {
+    // The program headers follow the header in almost all files, and are then read with it.
+    let mut start = [0u8; 1024];
+    let length = file.read(&mut start)?;
+    let Some((header, _)) = start[..length].split_first_chunk::<64>() else { return Ok(Libraries::System) };
+    if !header.starts_with(b"\x7fELF\x02\x01") {
         return Ok(Libraries::System);
     }
-    let offset = u64::from_le_bytes(field(&header, 32));
-    let size = u16::from_le_bytes(field(&header, 54));
-    let count = u16::from_le_bytes(field(&header, 56));
+    let offset = u64::from_le_bytes(field(header, 32));
+    let size = u16::from_le_bytes(field(header, 54));
+    let count = u16::from_le_bytes(field(header, 56));
     for index in 0..u64::from(count) {
         let mut kind = [0u8; 4];
         let place = offset.saturating_add(index * u64::from(size));
-        if file.seek(SeekFrom::Start(place)).is_err() || file.read_exact(&mut kind).is_err() {
-            break;
+        let known = usize::try_from(place).ok().and_then(|place| start[..length].get(place..)?.first_chunk());
+        match known {
+            Some(read) => kind = *read,
+            None if file.seek(SeekFrom::Start(place)).is_err() || file.read_exact(&mut kind).is_err() => {
+                break;
+            }
+            None => {}
         }
         if u32::from_le_bytes(kind) == PT_INTERP {
             return Ok(Libraries::System);

@@ -66,6 +66,13 @@ pub struct Setup {
     pub stamps: Stamps,
 }
 
+impl Setup {
+    /// Closes everything, in the parent of the process that has it now.
+    pub fn let_go(self) {
+        self.root.close();
+    }
+}
+
 /// What the container's standard streams are.
 #[derive(Debug)]
 pub enum Streams {

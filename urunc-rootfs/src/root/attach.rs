@@ -96,7 +96,9 @@ impl PreparedRoot {
             .map_err(|e| AttachError::Pivot { source: e.into() })?;
         unmount(".", UnmountFlags::DETACH)
             .and_then(|()| chdir("/"))
-            .map_err(|e| AttachError::LetGo { source: e.into() })
+            .map_err(|e| AttachError::LetGo { source: e.into() })?;
+        self.close();
+        Ok(())
     }
 
     /// Attaches everything, its root at `path`, which is trusted.

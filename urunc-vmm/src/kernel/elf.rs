@@ -103,7 +103,11 @@ pub(super) fn inspect(file: &mut (impl Read + Seek), start: &[u8]) -> Result<Ker
         (machine, _) => return Err(InspectError::ForeignMachine { machine }),
     };
     let size = u64::from(header.segment_count) * header.class.segment_size();
-    let table = read_at(file, "the program header table", header.segments, size)?;
+    let mut bytes_at = |what, offset, size| match within(start, offset, size) {
+        Some(bytes) => Ok(bytes.to_vec()),
+        None => read_at(file, what, offset, size),
+    };
+    let table = bytes_at("the program header table", header.segments, size)?;
     let segments: Vec<Segment> = table
         .chunks_exact(header.class.segment_size_usize())
         .filter_map(|bytes| Segment::parse(header.class, bytes))
@@ -122,7 +126,7 @@ pub(super) fn inspect(file: &mut (impl Read + Seek), start: &[u8]) -> Result<Ker
     let mut collector = Collector::default();
     let last = segments.iter().rposition(|segment| segment.kind == PT_NOTE);
     for (index, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.kind == PT_NOTE) {
-        let bytes = read_at(file, "a note segment", segment.offset, segment.file_size.min(MAX_NOTES))?;
+        let bytes = bytes_at("a note segment", segment.offset, segment.file_size.min(MAX_NOTES))?;
         for note in notes(&bytes) {
             if note.owner == b"Xen\0" && note.kind == PHYS32_ENTRY {
                 // The first entry found counts; a linker that merged several would be broken.
@@ -137,6 +141,12 @@ pub(super) fn inspect(file: &mut (impl Read + Seek), start: &[u8]) -> Result<Ker
     }
     elf.solo5 = collector.finish().map_err(InspectError::Solo5)?;
     Ok(KernelImage { arch, format: Format::Elf(elf) })
+}
+
+/// A part of what has been read already.
+fn within(start: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
+    let from = usize::try_from(offset).ok()?;
+    start.get(from..from.checked_add(usize::try_from(size).ok()?)?)
 }
 
 fn loads(segments: &[Segment]) -> Result<Vec<Load>, InspectError> {
@@ -159,7 +169,7 @@ fn loads(segments: &[Segment]) -> Result<Vec<Load>, InspectError> {
 /// Looks for a multiboot header: magic, flags and a checksum that makes their sum zero, within the first 8 KiB
 /// (Multiboot specification 0.6.96, 3.1).
 fn has_multiboot_header(start: &[u8]) -> bool {
-    let (words, _) = start.as_chunks::<4>();
+    let (words, _) = start.get(..8192).unwrap_or(start).as_chunks::<4>();
     words.windows(3).any(|window| {
         let [magic, flags, checksum] = [window[0], window[1], window[2]].map(u32::from_le_bytes);
         magic == 0x1bad_b002 && magic.wrapping_add(flags).wrapping_add(checksum) == 0

@@ -114,8 +114,8 @@ pub enum InspectError {
 /// # Errors
 /// [`InspectError`] says what is wrong with the file; the reader's position is unspecified afterwards.
 pub fn inspect(mut file: impl Read + Seek) -> Result<KernelImage, InspectError> {
-    // The header of bzImage lies in the first 1 KiB, a multiboot header in the first 8 KiB.
-    let start = read_up_to(&mut file, 0, 8192)?;
+    // The header of bzImage lies in the first 1 KiB, a multiboot header in the first 8 KiB, and small kernels' notes in the first 16.
+    let start = read_up_to(&mut file, 0, ROOM)?;
     if start.is_empty() {
         return Err(InspectError::Empty);
     }
@@ -138,7 +138,7 @@ pub fn inspect(mut file: impl Read + Seek) -> Result<KernelImage, InspectError> 
 mod tests;
 
 /// Room that is made before anything has been read.
-const ROOM: u64 = 8192;
+const ROOM: u64 = 16 * 1024;
 
 /// Reads `size` bytes at `offset`, or fewer where the file ends.
 fn read_up_to(file: &mut (impl Read + Seek), offset: u64, size: u64) -> Result<Vec<u8>, InspectError> {

@@ -48,7 +48,8 @@ pub(super) fn gather(
         wish: wish(guest),
         guest: support::of(guest.guest),
         monitor: MonitorSupport { virtiofs: supported(monitor.virtiofs), nine_p: supported(monitor.nine_p) },
-        virtiofsd: virtiofsd(config, guest.monitor),
+        // Looked for only where it could be used.
+        virtiofsd: guest.mount_rootfs.then(|| virtiofsd(config, guest.monitor)).flatten(),
         container: ContainerRootfs::probe(image, table)?,
     })
 }
