@@ -160,7 +160,6 @@ fn run(containerd: &Containerd, contender: &Contender, round: usize) -> Result<(
     let mut first = [0u8];
     output.read_exact(&mut first).to(format!("read what {id} prints"))?;
     let printed = sys::now();
-    let shim = adopted(&id)?;
     std::io::copy(&mut output, &mut std::io::sink()).to("read ctr's output")?;
     let status = child.wait().to("wait for ctr")?;
     let end = sys::now();
@@ -171,9 +170,9 @@ fn run(containerd: &Containerd, contender: &Contender, round: usize) -> Result<(
             text: String::new(),
         });
     }
-    let daemon = sys::wait4(shim).to("wait for the shim's end")?;
+    let daemon = ended(&id)?;
     let commands = children_cpu(containerd.pid())?.saturating_sub(commands_before);
-    Ok((ms(printed.saturating_sub(begin)), ms(end.saturating_sub(begin)), ms(daemon.cpu + commands)))
+    Ok((ms(printed.saturating_sub(begin)), ms(end.saturating_sub(begin)), ms(daemon + commands)))
 }
 
 /// CPU time of the shim's `start` and of the process that it leaves behind until that listens, without containerd.
@@ -191,7 +190,7 @@ fn start_cpu(bench: &Bench, containerd: &Containerd, contender: &Contender, roun
     );
     line.extend([address, "start".into()]);
     let cost = launcher.run(None, &line)?;
-    let daemon = adopted(&id)?;
+    let daemon = adopted(&id).inspect_err(|_| reap())?;
     // It sleeps once it has nothing to do but to listen.
     settle(daemon)?;
     if let Some(pid) = Pid::from_raw(daemon) {
@@ -278,6 +277,34 @@ fn adopted(id: &str) -> Result<i32> {
                 )));
             }
             None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Waits until the shim of container `id` has ended, and returns its CPU time. It may have ended already, and then has no
+/// command line any more; but no other shim ends meanwhile.
+fn ended(id: &str) -> Result<Duration> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        for pid in children() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.contains("(containerd-shim) Z ") {
+                return Ok(sys::wait4(pid).to("wait for the shim's end")?.cpu);
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(BenchError::Unexpected(format!("the shim of {id} does not end")));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Takes off the list what has ended, so that it is not taken for something else.
+fn reap() {
+    for pid in children() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if stat.contains("(containerd-shim) Z ") {
+            let _ = sys::wait4(pid);
         }
     }
 }
