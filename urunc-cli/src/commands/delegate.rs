@@ -12,7 +12,7 @@ use super::CommandError;
 use crate::lifecycle::{LifecycleError, probe};
 
 /// Where runc keeps its containers if it is given no `--root`, as we are not.
-const RUNC_ROOT: &str = "/run/runc";
+pub(super) const RUNC_ROOT: &str = "/run/runc";
 
 /// Why a container cannot be handed over.
 #[derive(Debug, thiserror::Error)]

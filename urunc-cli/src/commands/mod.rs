@@ -7,6 +7,7 @@ mod features;
 mod ps;
 mod spec;
 mod table;
+mod unknown;
 mod update;
 mod usage;
 
@@ -59,6 +60,14 @@ pub enum CommandError {
     /// ps(1) of the host.
     #[error(transparent)]
     Ps(#[from] ps::PsError),
+    /// A command that there is only for other containers.
+    #[error("cannot {command} {what}: it is a unikernel, and urunc has no such command for unikernels")]
+    Unsupported {
+        /// The command.
+        command: String,
+        /// The container or the bundle.
+        what: String,
+    },
     /// New limits.
     #[error(transparent)]
     Update(#[from] update::UpdateError),
@@ -94,6 +103,12 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
         }
         result => result,
     }
+}
+
+/// Carries out a command line that cannot be understood, if it is another runtime's; what is returned is then its failure.
+#[must_use]
+pub fn run_unknown(line: &[OsString]) -> Option<CommandError> {
+    unknown::run(line)
 }
 
 /// Writes a command line that cannot be understood into the log file that it names: containerd shows its user what is

@@ -205,6 +205,18 @@ fn check_console(bundle: &Bundle, console: &Console) -> Result<(), LifecycleErro
     }
 }
 
+/// Whether a bundle is a unikernel.
+///
+/// # Errors
+/// [`LifecycleError`] if that cannot be told.
+pub(crate) fn is_unikernel(directory: &Path) -> Result<bool, LifecycleError> {
+    match open_bundle(directory) {
+        Ok(_) => Ok(true),
+        Err(LifecycleError::NotUnikernel { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a bundle and decides whether it is a unikernel: by the spec's annotations, or else by `urunc.json` in the image.
 /// Only a unikernel's specification is held to our rules; another runtime has its own.
 pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfig), LifecycleError> {

@@ -34,6 +34,7 @@ use urunc_state::{ContainerId, Deadline, Locked, Store};
 use crate::config::Config;
 
 pub use crate::sandbox::settings::Keyring;
+pub(crate) use create::is_unikernel;
 pub use create::{CgroupDriver, Console, CreateRequest, Created};
 pub use delete::Force;
 pub use disk::DiskError;
@@ -80,7 +81,8 @@ impl Runtime {
     }
 }
 
-fn default_root() -> PathBuf {
+/// The state root if none is given.
+pub(crate) fn default_root() -> PathBuf {
     let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
     match runtime_directory {
         Some(directory) if !rustix::process::geteuid().is_root() => Path::new(&directory).join("urunc"),

@@ -61,6 +61,24 @@ fn unchanged() -> Result<(), Failed> {
         &["delete", "--force", "c"],
         &["exec", "-t", "c", "sh", "-c", "true"],
         &["ps", "c"],
+        &["pause", "c"],
+        &["resume", "c"],
+        &["update", "--resources", "-", "c"],
+        &["events", "--stats", "c"],
+        // Commands that urunc has not, and flags that it does not know.
+        &["checkpoint", "--image-path", "/nonexistent", "--leave-running", "c"],
+        &["frobnicate", "--deep=1", "c"],
+        &["kill", "--gently", "c"],
+        &["exec", "--pidfd-socket", "/nonexistent", "c", "sh"],
+        &["update", "--memory-checkpoint", "x", "c"],
+    ] {
+        let output = scene.urunc(args);
+        assert_eq!(output.status.code(), Some(7), "{args:?}: {}", describe(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("--root {root} {}\n", args.join(" ")));
+    }
+    for args in [
+        &["restore", "--bundle", bundle.str(), "d"][..],
+        &["create", "--bundle", bundle.str(), "--pidfd-socket", "/s", "d"],
     ] {
         let output = scene.urunc(args);
         assert_eq!(output.status.code(), Some(7), "{args:?}: {}", describe(&output));
@@ -151,5 +169,40 @@ fn exec() -> Result<(), Failed> {
     let message = scene.fails(&["exec", "c", "sh"]);
     assert!(message.contains("it is a unikernel"), "{message}");
     assert!(scene.fails(&["exec", "nobody", "sh"]).contains("does not exist"));
+    // What urunc has for no container is said of this one, in the log file as well.
+    let log = scene.path("log.json");
+    let message = scene.fails(&[
+        "--log",
+        log.to_str().unwrap(),
+        "--log-format",
+        "json",
+        "checkpoint",
+        "--image-path",
+        "/i",
+        "c",
+    ]);
+    assert_eq!(
+        message,
+        "urunc: cannot checkpoint container c: it is a unikernel, and urunc has no such command for unikernels"
+    );
+    let logged = fs::read_to_string(&log).unwrap();
+    assert!(
+        logged.contains("\"level\":\"error\"") && logged.contains("cannot checkpoint container c"),
+        "{logged}"
+    );
+    assert!(scene.fails(&["restore", "--bundle", bundle.str(), "d"]).contains("cannot restore bundle"));
+    // A flag that nobody knows is still a mistake.
+    let output = scene.urunc(&["kill", "--gently", "c"]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("unexpected argument '--gently'"),
+        "{}",
+        describe(&output)
+    );
+    let output = scene.urunc(&["frobnicate", "nobody"]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("unrecognized subcommand"),
+        "{}",
+        describe(&output)
+    );
     passed()
 }
