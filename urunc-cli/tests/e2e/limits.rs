@@ -55,7 +55,7 @@ fn refused() -> Result<(), Failed> {
             "RLIMIT_NOFILE to 1:1099511627776",
         ),
         ("rlimits", json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]), "RLIMIT_CPU"),
-        ("oomScoreAdj", json!(1001), "oomScoreAdj to 1001"),
+        ("oomScoreAdj", json!(1001), "oomScoreAdj is 1001"),
     ] {
         bundle.write(&original);
         bundle.edit(|spec| spec["process"][field] = value.clone());

@@ -128,6 +128,11 @@ pub enum Why {
         /// Why it cannot be a disk, if it is one.
         disk: Option<Reason>,
     },
+    /// The guest's root is a disk image of the image, which is not changed; and as a disk it was refused.
+    ImageIsRoot {
+        /// Why it cannot be a disk, if it is one.
+        disk: Option<Reason>,
+    },
     /// It could only be copied, and is too large for that.
     TooLarge {
         /// Why it cannot be a disk, if it is one.
@@ -238,19 +243,20 @@ impl fmt::Display for Undelivered {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let disk = match self {
-            Self::NoWay { disk } | Self::TooLarge { disk } | Self::WritesWouldBeLost { disk } => {
-                disk.as_ref()
-            }
+            Self::NoWay { disk }
+            | Self::ImageIsRoot { disk }
+            | Self::TooLarge { disk }
+            | Self::WritesWouldBeLost { disk } => disk.as_ref(),
             _ => None,
         };
         match self {
             Self::GuestsOwn => f.write_str("the guest has its own")?,
             Self::NoWay { .. } => {
-                f.write_str(
-                    "with this root file system nothing of the host reaches the guest; an initrd, or the container's own \
-                     root file system, would take it",
-                )?
+                f.write_str("with this root file system nothing of the host reaches the guest")?
             }
+            Self::ImageIsRoot { .. } => f.write_str(
+                "the guest's root is a disk image, which takes nothing of the host; boot from an initrd beside it, which does",
+            )?,
             Self::TooLarge { .. } => f.write_str("it is too large to be copied into the guest")?,
             Self::WritesWouldBeLost { .. } => {
                 f.write_str("the guest would get a copy and lose what it writes; mount it read-only")?;

@@ -25,7 +25,8 @@ pub fn plan(
         Selection::Virtiofs { .. } | Selection::NineP => Door::Share,
         Selection::Initrd { .. } if initrd.is_some() => Door::Copy(Medium::Initrd),
         Selection::BlockDevice { .. } => Door::Copy(Medium::Rootfs),
-        Selection::Initrd { .. } | Selection::BlockImage { .. } | Selection::Nothing => Door::Closed,
+        Selection::BlockImage { .. } => Door::Image,
+        Selection::Initrd { .. } | Selection::Nothing => Door::Closed,
     };
     if let Some((path, point)) = wish.disk().filter(|(_, point)| *point != Path::new("/")) {
         match (Target::new(point), guest.disks) {
@@ -57,6 +58,8 @@ pub fn plan(
 enum Door {
     Share,
     Copy(Medium),
+    /// None: the host would have to mount, and change, a file system that came with the image.
+    Image,
     Closed,
 }
 
@@ -73,7 +76,7 @@ fn deliver(volume: &Volume, door: Door, guest: &GuestSupport) -> Result<Delivery
                 _ if weight(volume) == Weight::Customary => Err(Why::Tmpfs),
                 Door::Share => Ok(Delivery::Memory { destination, tmpfs }),
                 Door::Copy(Medium::Initrd) => Ok(Delivery::Directory { destination, tmpfs }),
-                Door::Copy(Medium::Rootfs) | Door::Closed => Err(Why::Tmpfs),
+                Door::Copy(Medium::Rootfs) | Door::Image | Door::Closed => Err(Why::Tmpfs),
             };
         }
     };
@@ -93,7 +96,11 @@ fn deliver(volume: &Volume, door: Door, guest: &GuestSupport) -> Result<Delivery
             Err(reason) => Some(reason),
         },
     };
-    let Door::Copy(medium) = door else { return Err(Why::NoWay { disk }) };
+    let medium = match door {
+        Door::Copy(medium) => medium,
+        Door::Image => return Err(Why::ImageIsRoot { disk }),
+        Door::Share | Door::Closed => return Err(Why::NoWay { disk }),
+    };
     match (facts.kind, access) {
         (SourceKind::File(Extent::Large) | SourceKind::Directory(Extent::Large), _) => {
             Err(Why::TooLarge { disk })

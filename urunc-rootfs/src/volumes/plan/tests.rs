@@ -82,17 +82,18 @@ fn every_volume_takes_the_best_way_there_is_or_is_named() {
     let file = |extent| bind("/f", File(extent), rw);
     let dir = |extent, access| bind("/d", Directory(extent), access);
     let no_way = || Err(Why::NoWay { disk: None });
+    let image_way = || Err(Why::ImageIsRoot { disk: None });
     let large = || Err(Why::TooLarge { disk: None });
     let lost = || Err(Why::WritesWouldBeLost { disk: None });
     let shared = Reason::AlsoMounted("/other".into());
     type Row = (Volume, [Result<&'static str, Why>; 5]);
     //              volume                 virtiofs      initrd        rootfs as disk  disk image    nothing
     let table: [Row; 10] = [
-        (file(Small), [Ok("share"), Ok("initrd"), Ok("rootfs"), no_way(), no_way()]),
-        (file(Large), [Ok("share"), large(), large(), no_way(), no_way()]),
-        (dir(Small, ro), [Ok("share"), Ok("initrd"), Ok("rootfs"), no_way(), no_way()]),
-        (dir(Small, rw), [Ok("share"), lost(), lost(), no_way(), no_way()]),
-        (dir(Large, ro), [Ok("share"), large(), large(), no_way(), no_way()]),
+        (file(Small), [Ok("share"), Ok("initrd"), Ok("rootfs"), image_way(), no_way()]),
+        (file(Large), [Ok("share"), large(), large(), image_way(), no_way()]),
+        (dir(Small, ro), [Ok("share"), Ok("initrd"), Ok("rootfs"), image_way(), no_way()]),
+        (dir(Small, rw), [Ok("share"), lost(), lost(), image_way(), no_way()]),
+        (dir(Large, ro), [Ok("share"), large(), large(), image_way(), no_way()]),
         (tmpfs("/t"), [Ok("memory"), Ok("directory"), Err(Why::Tmpfs), Err(Why::Tmpfs), Err(Why::Tmpfs)]),
         (tmpfs("/run"), [(); 5].map(|()| Err(Why::Tmpfs))),
         (disk("/v", &[]), [Ok("share"), Ok("disk"), Ok("disk"), Ok("disk"), Ok("disk")]),
@@ -103,7 +104,7 @@ fn every_volume_takes_the_best_way_there_is_or_is_named() {
                 Ok("share"),
                 Err(Why::TooLarge { disk: Some(shared.clone()) }),
                 Err(Why::TooLarge { disk: Some(shared.clone()) }),
-                Err(Why::NoWay { disk: Some(shared.clone()) }),
+                Err(Why::ImageIsRoot { disk: Some(shared.clone()) }),
                 Err(Why::NoWay { disk: Some(shared) }),
             ],
         ),
@@ -141,8 +142,7 @@ fn what_engines_add_to_every_container_is_no_reason_to_refuse_it() {
     assert_eq!(
         planned(&volumes).check(Undeliverable::Refuse).unwrap_err().to_string(),
         "cannot give the guest all of the container's volumes: \
-         /data/config: with this root file system nothing of the host reaches the guest; an initrd, or the container's own \
-         root file system, would take it; \
+         /data/config: with this root file system nothing of the host reaches the guest; \
          /scratch: a tmpfs must be mounted by the guest itself"
     );
 }
