@@ -30,6 +30,7 @@ mod scene;
 mod storm;
 mod systemd;
 mod update;
+mod yardstick;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use scene::Need;
@@ -69,6 +70,7 @@ fn main() -> std::process::ExitCode {
         storm::TESTS,
         systemd::TESTS,
         update::TESTS,
+        yardstick::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|test| {
         let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();

@@ -36,6 +36,8 @@ pub(crate) enum Need {
     Virtiofsd,
     /// Loop devices.
     Loop,
+    /// runc, and a busybox for its containers.
+    Runc,
     /// systemd's programs, which a test runs in namespaces of its own.
     Systemd,
 }
@@ -65,6 +67,7 @@ impl Need {
                         .any(|path| Path::new(path).exists())
             }
             Self::Loop => Path::new("/dev/loop-control").exists(),
+            Self::Runc => in_path("runc").is_some() && Path::new(BUSYBOX).exists(),
             Self::Systemd => {
                 Path::new("/usr/lib/systemd/systemd").exists() && in_path("dbus-daemon").is_some()
             }
@@ -83,6 +86,7 @@ impl Need {
             Self::LinuxDrivers => "linux-drivers",
             Self::Virtiofsd => "virtiofsd",
             Self::Loop => "loop",
+            Self::Runc => "runc",
             Self::Systemd => "systemd",
         };
         std::env::var("URUNC_REQUIRE").is_ok_and(|required| required.split(',').any(|it| it == word))
