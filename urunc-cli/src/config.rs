@@ -210,7 +210,7 @@ pub struct MonitorConfig {
     pub default_vcpus: NonZeroU32,
     /// The binary; empty means a search of `PATH`.
     pub path: PathBuf,
-    /// Directory that holds the monitor's data files (QEMU's `qemu/` and `seabios/`); empty means the usual places.
+    /// Directory that holds QEMU's data files, in `qemu/` and `seabios/` or directly; empty means the usual places.
     pub data_path: PathBuf,
     /// Whether QEMU uses vhost-net.
     pub vhost: bool,

@@ -64,6 +64,6 @@ pub use launch::{ControlPoint, Document, Inherit, Launch, OnReset, Role, Shutdow
 pub use machine::{ControlSocket, Kernel, Kvm, Machine, Seccomp, Startup};
 pub use memory::{Memory, MemoryBounds, MemoryError};
 pub use monitor::{
-    Capabilities, DeviceNode, HostFiles, KernelMismatch, KvmNeed, Monitor, PlanError, TapHandover,
+    Capabilities, DeviceNode, Firmware, HostFiles, KernelMismatch, KvmNeed, Monitor, PlanError, TapHandover,
     UnknownMonitor,
 };

@@ -289,9 +289,17 @@ fn emulation_changes_what_the_processor_is() {
         arch: Arch::X86_64,
         kvm: KvmAccess::Nested,
         program: "/usr/bin/qemu-system-x86_64".into(),
-        data_dir: Some("/opt/qemu".into()),
+        data_dir: Some("/opt/share".into()),
     };
     let args = Monitor::Qemu.plan(&machine, &host).unwrap().args.join(" ");
     assert!(args.contains("-accel tcg,tb-size=64 -cpu max "), "{args}");
-    assert!(args.contains(" -L /opt/qemu "), "{args}");
+    // As in the Go implementation, a directory with `qemu` and `seabios` in it; or with the files themselves.
+    assert!(args.contains(" -L /opt/share/qemu -L /opt/share/seabios -L /opt/share"), "{args}");
+    let firmware = Monitor::Qemu.host_files(&machine, &host).firmware.unwrap();
+    assert!(firmware.places.contains(&"/opt/share/qemu".into()), "{firmware:?}");
+    // A QEMU of its own prefix finds its files there.
+    let own = Host { program: "/opt/qemu/bin/qemu-system-x86_64".into(), data_dir: None, ..host };
+    let files = Monitor::Qemu.host_files(&machine, &own);
+    assert_eq!(files.data.first(), Some(&PathBuf::from("/opt/qemu/share/qemu")));
+    assert_eq!(files.firmware.unwrap().places, files.data);
 }

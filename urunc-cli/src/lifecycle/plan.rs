@@ -21,9 +21,9 @@ use urunc_state::Record;
 use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
 use urunc_vmm::{
-    Arch, Attachment, ControlPoint, DeviceError, EncodeError, Guest, Host, Kernel, KernelImage, KvmAccess,
-    KvmNeed, Launch, MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Seccomp, Shutdown,
-    TapHandover, UnknownArch, Warning, Workload,
+    Arch, Attachment, ControlPoint, DeviceError, EncodeError, Firmware, Guest, Host, Kernel, KernelImage,
+    KvmAccess, KvmNeed, Launch, MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Seccomp,
+    Shutdown, TapHandover, UnknownArch, Warning, Workload,
 };
 
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
@@ -111,6 +111,17 @@ pub enum PlanError {
          or set runtime.host_network = \"none\" in the configuration for guests without network"
     )]
     HostNetwork,
+    /// QEMU would not start.
+    #[error(
+        "cannot find QEMU's firmware {name} in {looked}; install it (in Debian, qemu-system-data and seabios), or set \
+         monitors.qemu.data_path in the configuration"
+    )]
+    Firmware {
+        /// The file's name.
+        name: String,
+        /// The directories.
+        looked: String,
+    },
     /// The kernel cannot move packets.
     #[error(
         "cannot use {VHOST_NET}, which monitors.qemu.vhost in the configuration wants; load the module vhost_net, or set it to \
@@ -524,6 +535,12 @@ pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleEr
 fn needs(frozen: &Frozen, booted: &Machine) -> Result<Needs, PlanError> {
     let program = &frozen.host.program;
     let files = frozen.monitor.host_files(booted, &frozen.host);
+    if let Some(Firmware { name, places }) = &files.firmware
+        && !places.iter().any(|place| place.join(name).exists())
+    {
+        let looked = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+        return Err(PlanError::Firmware { name: name.clone(), looked });
+    }
     let mut binds = Vec::new();
     for directory in files.data.iter().filter(|directory| directory.exists()) {
         let target = Target::new(directory)?;

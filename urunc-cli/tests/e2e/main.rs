@@ -30,6 +30,7 @@ mod scene;
 mod storm;
 mod systemd;
 mod update;
+mod weaknesses;
 mod yardstick;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -68,6 +69,7 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         sandbox::TESTS,
         storm::TESTS,
+        weaknesses::TESTS,
         systemd::TESTS,
         update::TESTS,
         yardstick::TESTS,

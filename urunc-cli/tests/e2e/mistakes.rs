@@ -626,6 +626,24 @@ const MISTAKES: &[Mistake] = &[
         says: "cannot give the guest the mount at /data: it is of type nfs4, and only bind mounts reach a guest",
     },
     Mistake {
+        what: "a QEMU without firmware",
+        make: |s, b| {
+            s.configure("[monitors.qemu]\npath = \"/usr/bin/true\"\ndata_path = \"/opt/none\"\n");
+            b.annotate("hypervisor", "qemu");
+            fs::copy(demo("demo"), kernel(b)).unwrap();
+        },
+        says: "cannot find QEMU's firmware qboot.rom in /opt/none/qemu, /opt/none/seabios, /opt/none/; install it (in Debian, qemu-system-data and seabios), or set monitors.qemu.data_path in the configuration",
+    },
+    Mistake {
+        what: "a QEMU that cannot have vhost",
+        make: |s, b| {
+            s.configure("[monitors.qemu]\npath = \"/usr/bin/true\"\nvhost = true\n");
+            b.annotate("hypervisor", "qemu");
+            fs::copy(demo("demo"), kernel(b)).unwrap();
+        },
+        says: "cannot use /dev/vhost-net, which monitors.qemu.vhost in the configuration wants; load the module vhost_net, or set it to false: No such file or directory (os error 2)",
+    },
+    Mistake {
         what: "a configuration that is no TOML",
         make: |s, _| s.configure("[runtime\n"),
         says: "the configuration file {scene}/config.toml is wrong in line 1: unclosed table, expected `]`",

@@ -39,10 +39,21 @@ impl DeviceNode {
 pub struct HostFiles {
     /// Directories of data, read-only, where they exist on the host. A bind of `/usr` covers those below it.
     pub data: Vec<PathBuf>,
+    /// A file that must be in one of some directories of the host.
+    pub firmware: Option<Firmware>,
     /// Whether it needs `/proc`. Its own process is enough (mount option `subset=pid`).
     pub proc: bool,
     /// A directory in which the monitor makes its control socket; it must exist and belong to its user.
     pub socket_dir: Option<PathBuf>,
+}
+
+/// A file without which a machine does not start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// Its name.
+    pub name: String,
+    /// The directories in which it may be.
+    pub places: Vec<PathBuf>,
 }
 
 pub(super) fn device_nodes(
@@ -87,7 +98,12 @@ pub(super) fn host_files(monitor: Monitor, machine: &Machine, host: &Host) -> Ho
         Monitor::Qemu => {
             // Its 9p server changes modes by way of /proc/self/fd (hw/9pfs/9p-local.c, fchmodat_nofollow).
             let serves = machine.shares.iter().any(|share| matches!(share.kind, ShareKind::NineP { .. }));
-            HostFiles { data: qemu::data_dirs(host), proc: files.proc || serves, ..files }
+            HostFiles {
+                data: qemu::data_dirs(host),
+                firmware: qemu::firmware(machine, host),
+                proc: files.proc || serves,
+                ..files
+            }
         }
         Monitor::Firecracker => {
             let socket = Path::new(firecracker::SOCKET).parent().map(Path::to_owned);

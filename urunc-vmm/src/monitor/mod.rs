@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use capabilities::{Capabilities, KvmNeed, TapHandover};
 pub use error::{KernelMismatch, PlanError};
-pub use host_needs::{DeviceNode, HostFiles};
+pub use host_needs::{DeviceNode, Firmware, HostFiles};
 
 use crate::{Arch, Host, KernelImage, Launch, Machine, Memory};
 

@@ -6,10 +6,10 @@
 mod devices;
 mod options;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
-    KernelMismatch, Monitor, PlanError,
+    Firmware, KernelMismatch, Monitor, PlanError,
     assemble::{self, Args, Descriptors},
 };
 use crate::{
@@ -22,6 +22,8 @@ use options::Options;
 /// QEMU's translation cache would otherwise grow to an eighth of the host's memory (accel/tcg/region.c).
 pub(super) const TRANSLATION_CACHE_MIB: u32 = 64;
 
+/// The firmware of the small board.
+const QBOOT: &str = "qboot.rom";
 /// The object that the guest's memory is, where it must be shared.
 const RAM: &str = "guest-ram";
 
@@ -69,12 +71,36 @@ pub(super) fn accepts(kernel: &KernelImage) -> Result<(), KernelMismatch> {
     }
 }
 
-/// Returns the directories that QEMU looks for firmware in, besides those that the caller's `/usr` covers.
+/// Returns the directories that QEMU looks for firmware in.
 pub(super) fn data_dirs(host: &Host) -> Vec<PathBuf> {
-    match &host.data_dir {
-        Some(dir) => vec![dir.clone()],
-        None => vec!["/usr/share/qemu".into(), "/usr/share/seabios".into()],
+    if let Some(dir) = &host.data_dir {
+        return vec![dir.clone()];
     }
+    let mut dirs = vec!["/usr/share/qemu".into(), "/usr/share/seabios".into()];
+    // A QEMU of its own prefix brings its own.
+    if let Some(prefix) = host.program.parent().and_then(Path::parent).filter(|it| *it != Path::new("/usr")) {
+        dirs.insert(0, prefix.join("share/qemu"));
+    }
+    dirs
+}
+
+/// Where the firmware is in a configured data directory: in the directories that distributions have for it, or right there.
+const PARTS: [&str; 3] = ["qemu", "seabios", ""];
+
+/// The file without which the board does not start, and all places in which it may be.
+pub(super) fn firmware(machine: &Machine, host: &Host) -> Option<Firmware> {
+    let name = match (host.arch, board(machine)) {
+        (Arch::X86_64, Board::Small) => QBOOT,
+        (Arch::X86_64, Board::SmallWithTimers) => "bios-microvm.bin",
+        (Arch::X86_64, Board::Common) => "bios-256k.bin",
+        // Boots a kernel without any.
+        (Arch::Aarch64, _) => return None,
+    };
+    let dirs = match &host.data_dir {
+        Some(dir) => PARTS.iter().map(|part| dir.join(part)).collect(),
+        None => data_dirs(host),
+    };
+    Some(Firmware { name: name.to_owned(), places: dirs })
 }
 
 pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> {
@@ -97,11 +123,13 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     args.pair("-m", memory_options(memory));
     args.pair("-smp", Options::key("cpus", machine.vcpus));
     if let Some(dir) = &host.data_dir {
-        args.pair("-L", assemble::path("QEMU's data directory", dir)?);
+        for part in PARTS {
+            args.pair("-L", assemble::path("QEMU's data directory", &dir.join(part))?);
+        }
     }
     if board == Board::Small && host.arch == Arch::X86_64 {
         // With ACPI on, QEMU would take SeaBIOS, which is slower by seconds under a nested KVM.
-        args.pair("-bios", "qboot.rom");
+        args.pair("-bios", QBOOT);
     }
     if machine.seccomp == Seccomp::On {
         let confine = Options::bare("on").set("obsolete", "deny").set("elevateprivileges", "deny");
