@@ -132,7 +132,7 @@ impl Containerd {
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config,
             "layers": [typed(layer, "layer.v1.tar")], "annotations": annotations,
         });
-        let reference = format!("docker.io/library/{name}:latest");
+        let reference = format!("registry.example/{name}:latest");
         let mut manifest = typed(blob(&layout, manifest.to_string().as_bytes())?, "manifest.v1+json");
         manifest["annotations"] = json!({"io.containerd.image.name": reference});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});

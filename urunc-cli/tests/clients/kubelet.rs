@@ -15,7 +15,7 @@ use crate::world::World;
 /// Where CRI's own default would be a registry's pause image or what this machine cannot do.
 const MACHINE_1: &str = r#"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/library/pause:latest"
+  sandbox_image = "registry.example/pause:latest"
   restrict_oom_score_adj = true
   disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".cni]
@@ -26,7 +26,7 @@ const MACHINE_1: &str = r#"
 "#;
 const MACHINE_2: &str = r#"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = "docker.io/library/pause:latest"
+  sandbox = "registry.example/pause:latest"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   disable_apparmor = true

@@ -100,7 +100,7 @@ impl Image {
     }
 
     pub(crate) fn reference(&self) -> String {
-        format!("docker.io/library/{}:latest", self.name)
+        format!("registry.example/{}:latest", self.name)
     }
 
     /// The guest's annotations.

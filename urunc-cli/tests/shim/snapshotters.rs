@@ -140,7 +140,7 @@ fn again(start: fn(&[Image]) -> Containerd, snapshotter: &str) -> Result<(), Fai
     }
     containerd.ok(&["containers", "rm", "demo"]);
 
-    let image = "docker.io/library/linux-initrd:latest";
+    let image = "registry.example/linux-initrd:latest";
     let run = ["run", "--runtime", RUNTIME, "--snapshotter", snapshotter, image, "linux"];
     // What it writes is in its memory.
     said(&started(&containerd, &run), &["image: from the image", "before: nothing", "write: yes"]);
@@ -164,7 +164,7 @@ fn keeps(start: fn(&[Image]) -> Containerd, snapshotter: &str) -> Result<(), Fai
     let containerd = start(&[image("linux-rootfs", place.path(), &[("mountRootfs", "true")])]);
     containerd.configure(CONFIG);
     let before = inventory(&containerd);
-    let image = "docker.io/library/linux-rootfs:latest";
+    let image = "registry.example/linux-rootfs:latest";
     let run = ["run", "--runtime", RUNTIME, "--snapshotter", snapshotter, image, "linux"];
     said(&started(&containerd, &run), &["image: from the image", "before: nothing", "write: yes"]);
     for _ in 0..2 {
