@@ -21,8 +21,8 @@ pub(crate) fn with_disks() -> Result<(), Failed> {
 
 fn sweep(kind: Kind) -> Result<(), Failed> {
     let mut places = places(kind, kind.stories())?;
-    if kind == Kind::WithDisks {
-        // The loader and the language know nothing of disks.
+    if kind != Kind::Alone {
+        // The loader and the language know nothing of pods and disks.
         skip_start_up(&mut places);
     }
     let trials: Vec<(Place, Act)> = places
