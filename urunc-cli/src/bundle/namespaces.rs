@@ -55,6 +55,10 @@ pub enum NamespaceKind {
 }
 
 impl NamespaceKind {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Ipc, Self::Uts, Self::Network, Self::Pid, Self::Cgroup, Self::Time, Self::Mount, Self::User];
+
     /// The flag that `clone3(2)`, `unshare(2)` and `setns(2)` know it by.
     #[must_use]
     pub fn flag(self) -> UnshareFlags {

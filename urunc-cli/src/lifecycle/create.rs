@@ -57,7 +57,7 @@ pub enum CgroupDriver {
     /// We do.
     #[default]
     Cgroupfs,
-    /// systemd; not supported.
+    /// systemd makes a scope, which is then ours (`--systemd-cgroup`).
     Systemd,
 }
 
@@ -300,13 +300,13 @@ fn bring_up(
         stamps: stamps.another(),
     };
     stamps.take(Step::Cloning);
-    let unborn = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {
+    let child = match spawn::spawn(&bundle.spec.namespaces, &bundle.spec.clocks, setup.cgroup.unified())? {
         Spawned::Init => init::run(setup),
-        Spawned::Parent(unborn) => unborn,
+        Spawned::Parent(child) => child,
     };
     // As long as a copy of the listener is open here, a dead init's start socket would still accept.
     setup.let_go();
-    let process = unborn.identify()?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
+    let process = child.identify()?.ok_or_else(|| LifecycleError::InitDied("at once".to_owned()))?;
     stamps.take(Step::InitKnown);
     match commit(locked, &process, &channel, &ours, given) {
         Ok(()) => Ok(Created { process, streams: ours }),

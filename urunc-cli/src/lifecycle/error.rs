@@ -14,6 +14,7 @@ use super::teardown::TeardownError;
 use crate::bundle::BundleError;
 use crate::bundle::annotations::AnnotationError;
 use crate::sandbox::channel::ChannelError;
+use crate::sandbox::child::ChildError;
 use crate::sandbox::console::ConsoleError;
 use crate::sandbox::hooks::HookError;
 use crate::sandbox::protocol::Failure;
@@ -141,6 +142,9 @@ pub enum LifecycleError {
     /// Cloning init.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    /// The container's process cannot be identified.
+    #[error(transparent)]
+    Child(#[from] ChildError),
     /// Init failed before it was ready.
     #[error("the container's process cannot be set up")]
     Init(#[source] Failure),

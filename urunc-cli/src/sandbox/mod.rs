@@ -4,9 +4,10 @@
 //!   create ── clone3, gated ──▶ init: gate · root · pivot · ready ──▶ waits on init.sock ── start's request ──▶ execve
 //! ```
 //!
-//! [`spawn`] makes the process, [`init`] is what runs in it, [`daemon`] is virtiofsd beside it, [`channel`] and [`protocol`] are the two conversations.
+//! [`spawn`] makes the process, [`child`] guards it until somebody answers for it, [`init`] is what runs in it, [`daemon`] is virtiofsd beside it, [`channel`] and [`protocol`] are the two conversations.
 
 pub mod channel;
+pub mod child;
 pub mod console;
 pub mod daemon;
 pub mod foreground;

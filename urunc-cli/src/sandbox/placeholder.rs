@@ -6,18 +6,19 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::UnshareFlags;
-use urunc_state::{Pid, Process};
+use urunc_state::Pid;
 
+use super::child::Child;
 use super::sys::{self, Cloned, Parentage};
 
 /// The process. Ends, and is waited for, when dropped.
 #[derive(Debug)]
 pub struct Placeholder {
-    process: Process,
-    /// Its end is what the process waits for.
-    leash: Option<OwnedFd>,
+    pid: Pid,
+    _child: Child,
+    /// Its end is what the process waits for, should we be killed.
+    _leash: OwnedFd,
 }
 
 impl Placeholder {
@@ -36,9 +37,10 @@ impl Placeholder {
                 sys::exit(0)
             }
             Cloned::Parent(pidfd) => {
-                let process = Process::from_pidfd(pidfd).map_err(io::Error::other)?;
-                let process = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-                Ok(Self { process, leash: Some(writer) })
+                let child = Child::new(pidfd);
+                let process = child.look().map_err(io::Error::other)?;
+                let pid = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.pid();
+                Ok(Self { pid, _child: child, _leash: writer })
             }
         }
     }
@@ -46,13 +48,6 @@ impl Placeholder {
     /// Its number.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        self.process.pid()
-    }
-}
-
-impl Drop for Placeholder {
-    fn drop(&mut self) {
-        drop(self.leash.take());
-        let _ = waitid(WaitId::PidFd(self.process.pidfd()), WaitIdOptions::EXITED);
+        self.pid
     }
 }

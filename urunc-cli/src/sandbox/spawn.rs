@@ -12,14 +12,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
-use urunc_state::{Process, ProcessError};
 
 use super::channel::{Channel, ChannelError};
+use super::child::Child;
 use super::protocol::Failure;
 use super::sys::{self, Cloned, Parentage};
 use crate::bundle::{ClockOffsets, NamespaceKind, Namespaces};
@@ -48,12 +47,6 @@ pub enum SpawnError {
     /// The intermediate process failed.
     #[error("cannot make the container's namespaces")]
     Join(#[source] Failure),
-    /// There is no descriptor for init.
-    #[error("cannot copy the descriptor of the container's process")]
-    Descriptor(#[source] io::Error),
-    /// Init cannot be identified.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
     /// The intermediate process died.
     #[error("the process that joins the namespaces died")]
     Died,
@@ -63,37 +56,9 @@ pub enum SpawnError {
 #[derive(Debug)]
 pub enum Spawned {
     /// In the caller; this is init, which has not been told to proceed.
-    Parent(Unborn),
+    Parent(Child),
     /// In init, which must never return into the caller's code.
     Init,
-}
-
-/// Init, as long as nobody else answers for it: dropped, it is killed and waited for, so that what it holds is free.
-#[derive(Debug)]
-pub struct Unborn(Option<OwnedFd>);
-
-impl Unborn {
-    /// Learns who it is; `None` if it is dead already.
-    ///
-    /// # Errors
-    /// Those of [`Process::from_pidfd`], and [`SpawnError::Descriptor`].
-    pub fn identify(mut self) -> Result<Option<Process>, SpawnError> {
-        let Some(pidfd) = &self.0 else { return Ok(None) };
-        let copy = pidfd.try_clone().map_err(SpawnError::Descriptor)?;
-        let process = Process::from_pidfd(copy)?;
-        self.0 = None;
-        Ok(process)
-    }
-}
-
-impl Drop for Unborn {
-    fn drop(&mut self) {
-        let Some(pidfd) = &self.0 else { return };
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-        let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience));
-        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-    }
 }
 
 /// Clones init into `namespaces`, with `clocks` in its time namespace, and the cgroup v2 directory `cgroup`.
@@ -109,7 +74,7 @@ pub fn spawn(
     if namespaces.join.is_empty() && clocks.is_empty() {
         return match sys::clone_process(flags, Parentage::Child, cgroup).map_err(SpawnError::Clone)? {
             Cloned::Child => Ok(Spawned::Init),
-            Cloned::Parent(pidfd) => Ok(Spawned::Parent(Unborn(Some(pidfd)))),
+            Cloned::Parent(pidfd) => Ok(Spawned::Parent(Child::new(pidfd))),
         };
     }
     let targets = open_targets(namespaces)?;
@@ -137,7 +102,7 @@ pub fn spawn(
             match answer? {
                 Some((Answer::Init, descriptors)) => {
                     let pidfd = descriptors.into_iter().next().ok_or(SpawnError::Died)?;
-                    Ok(Spawned::Parent(Unborn(Some(pidfd))))
+                    Ok(Spawned::Parent(Child::new(pidfd)))
                 }
                 Some((Answer::Failed(failure), _)) => Err(SpawnError::Join(failure)),
                 None => Err(SpawnError::Died),

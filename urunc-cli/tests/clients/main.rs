@@ -22,6 +22,8 @@ mod kubelet;
 mod linux;
 mod need;
 mod podman;
+#[path = "../support/runner.rs"]
+mod runner;
 #[expect(dead_code, reason = "it serves the end-to-end tests, too")]
 #[path = "../support/scene.rs"]
 mod scene;
@@ -30,30 +32,25 @@ mod setups;
 mod wire;
 mod world;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 
 use need::Need;
 
 /// A test and what it needs.
-struct Test {
-    name: &'static str,
-    needs: &'static [Need],
-    run: fn() -> Result<(), Failed>,
+type Test = runner::Test<Need>;
+
+impl runner::Need for Need {
+    fn is_met(self) -> bool {
+        Self::is_met(self)
+    }
+
+    fn is_required(self) -> bool {
+        Self::is_required(self)
+    }
 }
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
     let tests = [docker::TESTS, podman::TESTS, cri::TESTS, create::TESTS, alone::TESTS, setups::TESTS];
-    let trials = tests.into_iter().flatten().map(|test| {
-        let missing: Vec<Need> = test.needs.iter().copied().filter(|need| !need.is_met()).collect();
-        let run = test.run;
-        let Some(first) = missing.first().copied() else { return Trial::test(test.name, run) };
-        if missing.iter().any(|need| need.is_required()) {
-            return Trial::test(test.name, move || {
-                Err(format!("needs {first:?}, which URUNC_REQUIRE promises").into())
-            });
-        }
-        Trial::test(test.name, run).with_kind(format!("skipped: needs {first:?}")).with_ignored_flag(true)
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    runner::run(&arguments, tests.into_iter().flatten())
 }

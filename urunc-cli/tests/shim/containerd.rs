@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::image::{Described, Image};
+pub(crate) use crate::scene::{describe, eventually};
 
 /// The binary under test.
 pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-urunc-v2");
@@ -428,27 +428,6 @@ fn processes() -> impl Iterator<Item = (i32, Vec<String>)> {
             line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         (!line.is_empty()).then_some((pid, words))
     })
-}
-
-/// Waits for a condition, at most 30 s.
-pub(crate) fn eventually(condition: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
-}
-
-pub(crate) fn describe(output: &Output) -> String {
-    format!(
-        "{}\nstdout: {}\nstderr: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 /// Whether a process is there and no zombie.
