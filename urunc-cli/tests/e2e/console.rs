@@ -255,6 +255,9 @@ fn successor() -> Result<(), Failed> {
     let bundle = scene.fake(&[]);
     let mut child = scene.command(&["run", "--bundle", bundle.str(), "c"]).spawn().unwrap();
     assert!(eventually(|| scene.urunc(&["state", "c"]).stdout.windows(7).any(|word| word == b"running")));
+    // `run` says `running` before it lets go of the lock, which it must not hold while it is stopped. This waits for the lock.
+    let again = scene.urunc(&["start", "c"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("running"), "{again:?}");
     let run = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(run, rustix::process::Signal::STOP).unwrap();
     scene.ok(&["delete", "--force", "c"]);
