@@ -5,13 +5,15 @@
 
 use std::path::PathBuf;
 
+mod command;
 mod events;
 mod update;
 
+pub use command::Command;
 pub use events::EventsArgs;
 pub use update::UpdateArgs;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 
 /// What the manual page says besides.
 const FILES: &str = "Configuration: /etc/urunc/config.toml, or the file that URUNC_CONFIG_FILE names. A container keeps what it was \
@@ -70,43 +72,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, as containerd reads it.
     Json,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Create a container: everything is set up and checked, the guest does not run yet
-    Create(CreateArgs),
-    /// Boot the guest of a created container
-    Start(IdArgs),
-    /// Print a container's state as OCI JSON
-    State(IdArgs),
-    /// Send a signal to a container's monitor (TERM asks the guest to shut down)
-    Kill(KillArgs),
-    /// Remove a stopped or created container and everything that it holds
-    Delete(DeleteArgs),
-    /// Freeze a running container: its guest stops where it is
-    Pause(IdArgs),
-    /// Let a paused container run on
-    Resume(IdArgs),
-    /// Print what a container uses, in intervals, and when its memory runs out, as JSON lines
-    Events(EventsArgs),
-    /// Change the limits of a container
-    Update(Box<UpdateArgs>),
-    /// Create a container, start it, wait for its end and remove it
-    Run(RunArgs),
-    /// List containers
-    List(ListArgs),
-    /// Show the host processes of a container
-    Ps(PsArgs),
-    /// Run a second process in a container; works in those that are handed to another runtime
-    Exec(Box<ExecArgs>),
-    /// Write a config.json to start from
-    Spec(SpecArgs),
-    /// Say what is missing on this host, or in a bundle, and how to get it
-    Check(CheckArgs),
-    /// Print what this build can do as OCI features JSON
-    Features,
 }
 
 /// A command that takes just a container id.
@@ -224,6 +189,10 @@ pub struct CheckArgs {
     #[arg(short, long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
 }
+
+/// `urunc features`
+#[derive(Debug, clap::Args)]
+pub struct FeaturesArgs {}
 
 /// `urunc exec`: the flags that runc knows, so that the container's id can be told from their values. Whoever executes
 /// the process reads them again.
@@ -361,7 +330,9 @@ mod tests {
     /// `--help` and the manual pages are made of these texts.
     #[test]
     fn everything_that_is_shown_is_explained_in_one_line() {
-        let mut commands = vec![Args::command()];
+        let mut all = Args::command();
+        all.build();
+        let mut commands = vec![all];
         while let Some(command) = commands.pop() {
             let name = command.get_name().to_owned();
             let about = command.get_about().unwrap_or_else(|| panic!("{name}")).to_string();

@@ -167,7 +167,7 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
             io::stdout().lock().write_all(findings.render().as_bytes())?;
             return Ok(if findings.usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Features => print_json(&features::document())?,
+        Command::Features(_) => print_json(&features::document())?,
     }
     Ok(ExitCode::SUCCESS)
 }
