@@ -4,6 +4,7 @@
 
 pub mod annotations;
 mod clocks;
+mod document;
 mod hooks;
 mod ids;
 pub mod knative;
@@ -19,10 +20,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
-
 pub use annotations::{GuestConfig, ImagePath};
 pub use clocks::{ClockError, ClockOffsets};
+use document::Document;
 pub use hooks::{Hook, HookSpecError, Hooks};
 pub use ids::{IdMap, IdMappings, MappingError};
 pub use labels::{LabelError, Labels};
@@ -95,7 +95,7 @@ pub enum BundleError {
 pub struct BundleFile {
     path: PathBuf,
     config: PathBuf,
-    spec: Spec,
+    document: Document,
     annotations: BTreeMap<String, String>,
 }
 
@@ -116,11 +116,11 @@ impl BundleFile {
             return Err(BundleError::NotObject { path: config });
         }
         let mut reader = serde_json::Deserializer::from_slice(&text);
-        let spec: Spec = serde_path_to_error::deserialize(&mut reader)
+        let document: Document = serde_path_to_error::deserialize(&mut reader)
             .map_err(|source| BundleError::Parse { path: config.clone(), source })?;
         reader.end().map_err(|source| BundleError::Trailing { path: config.clone(), source })?;
-        let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { path, config, spec, annotations })
+        let annotations = document.annotations.clone().unwrap_or_default();
+        Ok(Self { path, config, document, annotations })
     }
 
     /// The bundle's directory, absolute.
@@ -138,14 +138,14 @@ impl BundleFile {
     /// Whether it is that of Knative's proxy.
     #[must_use]
     pub fn is_queue_proxy(&self) -> bool {
-        let env = self.spec.process().as_ref().and_then(|process| process.env().as_deref());
+        let env = self.document.process.as_ref().and_then(|process| process.env.as_deref());
         knative::is_queue_proxy(&self.annotations, env.unwrap_or_default())
     }
 
     /// The image's root directory, if the specification names one.
     #[must_use]
     pub fn rootfs(&self) -> Option<PathBuf> {
-        let root = self.spec.root().as_ref().filter(|root| !root.path().as_os_str().is_empty())?;
+        let root = self.document.root.as_ref().filter(|root| !root.path().as_os_str().is_empty())?;
         Some(self.path.join(root.path()))
     }
 
@@ -154,7 +154,7 @@ impl BundleFile {
     /// # Errors
     /// [`BundleError::Spec`]
     pub fn check(self) -> Result<Bundle, BundleError> {
-        let spec = ContainerSpec::new(&self.spec, &self.path)
+        let spec = ContainerSpec::new(&self.document, &self.path)
             .map_err(|source| BundleError::Spec { path: self.config, source })?;
         Ok(Bundle { path: self.path, spec })
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Process, Spec};
+use oci_spec::runtime::Linux;
 use urunc_rootfs::Access;
 
 use super::clocks::{self, ClockError, ClockOffsets};
+use super::document::{Document, Process};
 use super::hooks::{self, HookSpecError, Hooks};
 use super::ids::{self, IdMappings, MappingError, UserNamespace};
 use super::labels::{self, LabelError, Labels};
@@ -193,26 +194,26 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
-    /// Checks and converts `spec`, whose relative paths are below `bundle`.
+    /// Checks and converts `document`, whose relative paths are below `bundle`.
     ///
     /// # Errors
     /// [`SpecError`]
-    pub fn new(spec: &Spec, bundle: &Path) -> Result<Self, SpecError> {
-        let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
-        let root = spec.root().as_ref().ok_or(SpecError::Missing("root"))?;
-        let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    pub(super) fn new(document: &Document, bundle: &Path) -> Result<Self, SpecError> {
+        let process = document.process.as_ref().ok_or(SpecError::Missing("process"))?;
+        let root = document.root.as_ref().ok_or(SpecError::Missing("root"))?;
+        let linux = document.linux.as_ref().ok_or(SpecError::Missing("linux"))?;
         if root.path().as_os_str().is_empty() {
             return Err(SpecError::EmptyRoot);
         }
-        let args = process.args().clone().unwrap_or_default();
-        let env = process.env().clone().unwrap_or_default();
+        let args = process.args.clone().unwrap_or_default();
+        let env = process.env.clone().unwrap_or_default();
         no_nul("process.args", &args)?;
         no_nul("process.env", &env)?;
-        let cwd = process.cwd().clone();
+        let cwd = process.cwd.clone();
         if cwd.is_relative() && !cwd.as_os_str().is_empty() {
             return Err(SpecError::Cwd(cwd));
         }
-        if let Some(value) = process.oom_score_adj().filter(|value| !(-1000..=1000).contains(value)) {
+        if let Some(value) = process.oom_score_adj.filter(|value| !(-1000..=1000).contains(value)) {
             return Err(SpecError::OomScore(value));
         }
         let resources = linux.resources().as_ref().map(resources::convert).transpose()?.unwrap_or_default();
@@ -222,10 +223,10 @@ impl ContainerSpec {
         };
         let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
         let user = User {
-            uid: process.user().uid(),
-            gid: process.user().gid(),
-            groups: process.user().additional_gids().clone().unwrap_or_default(),
-            umask: process.user().umask(),
+            uid: process.user.uid(),
+            gid: process.user.gid(),
+            groups: process.user.additional_gids().clone().unwrap_or_default(),
+            umask: process.user.umask(),
         };
         let mappings = ids::convert(
             if namespaces.has(NamespaceKind::User) { UserNamespace::Own } else { UserNamespace::Callers },
@@ -234,7 +235,7 @@ impl ContainerSpec {
             user.groups.iter().copied(),
         )?;
         Ok(Self {
-            version: spec.version().clone(),
+            version: document.oci_version.clone(),
             rootfs: bundle.join(root.path()),
             root_access: if root.readonly() == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
             args,
@@ -244,9 +245,9 @@ impl ContainerSpec {
             user,
             mappings,
             terminal: terminal(process),
-            mounts: spec.mounts().iter().flatten().map(mount).collect(),
-            hostname: name("hostname", spec.hostname(), &namespaces)?,
-            domainname: name("domainname", spec.domainname(), &namespaces)?,
+            mounts: document.mounts.iter().flatten().map(mount).collect(),
+            hostname: name("hostname", &document.hostname, &namespaces)?,
+            domainname: name("domainname", &document.domainname, &namespaces)?,
             sysctls: linux
                 .sysctl()
                 .as_ref()
@@ -256,8 +257,8 @@ impl ContainerSpec {
                 .as_ref()
                 .map_or_else(|| Ok(ClockOffsets::default()), |all| clocks::convert(all, &namespaces))?,
             labels: labels::convert(
-                process.apparmor_profile().as_deref(),
-                process.selinux_label().as_deref(),
+                process.apparmor_profile.as_deref(),
+                process.selinux_label.as_deref(),
                 linux.mount_label().as_deref(),
             )?,
             namespaces,
@@ -265,11 +266,11 @@ impl ContainerSpec {
             resources,
             memory_limit,
             seccomp: linux.seccomp().as_ref().map(seccomp::convert),
-            rlimits: rlimits::convert(process.rlimits().as_deref().unwrap_or_default())?,
-            oom_score_adj: process.oom_score_adj(),
-            hooks: spec.hooks().as_ref().map(hooks::convert).transpose()?.unwrap_or_default(),
+            rlimits: rlimits::convert(process.rlimits.as_deref().unwrap_or_default())?,
+            oom_score_adj: process.oom_score_adj,
+            hooks: document.hooks.as_ref().map(hooks::convert).transpose()?.unwrap_or_default(),
             unapplied: unapplied(process, linux),
-            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            annotations: document.annotations.clone().unwrap_or_default(),
         })
     }
 }
@@ -281,8 +282,8 @@ fn unapplied(process: &Process, linux: &Linux) -> Vec<&'static str> {
         ("linux.devices", linux.devices().as_ref().is_some_and(|all| !all.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
+        ("process.ioPriority", process.io_priority.is_some()),
+        ("process.scheduler", process.scheduler.is_some()),
     ];
     fields.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
@@ -320,10 +321,10 @@ fn mount(mount: &oci_spec::runtime::Mount) -> Mount {
 }
 
 fn terminal(process: &Process) -> Terminal {
-    if !process.terminal().unwrap_or(false) {
+    if !process.terminal.unwrap_or(false) {
         return Terminal::No;
     }
-    let size = process.console_size().and_then(|size| {
+    let size = process.console_size.and_then(|size| {
         Some(WindowSize {
             rows: u16::try_from(size.height()).ok().filter(|n| *n > 0)?,
             columns: u16::try_from(size.width()).ok().filter(|n| *n > 0)?,
