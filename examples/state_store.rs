@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use urunc_state::{
-    AbsolutePath, ContainerId, Deadline, Event, OciState, Origin, Pid, Process, Record, Resource, Store,
-    StoreError,
+    AbsolutePath, ContainerId, Deadline, Event, Json, OciState, Origin, Pid, Process, Record, Resource,
+    Store, StoreError,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -35,12 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // What the kernel will not clean up is recorded before it is acquired.
+    let data = Json::of(&json!({"paths": ["/sys/fs/cgroup/urunc/web-1"]}))?;
     locked.update(|record| {
-        record.urunc.resources.push(Resource {
-            kind: "cgroup".to_owned(),
-            schema: 1,
-            data: json!({"paths": ["/sys/fs/cgroup/urunc/web-1"]}),
-        });
+        record.urunc.resources.push(Resource { kind: "cgroup".to_owned(), schema: 1, data });
     })?;
 
     // The container's process; here it is ourselves, in place of an init that waits for `start`.

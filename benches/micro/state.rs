@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use urunc_state::{
-    AbsolutePath, ContainerId, Deadline, Locked, Origin, Pid, Process, Record, Resource, Store,
+    AbsolutePath, ContainerId, Deadline, Json, Locked, Origin, Pid, Process, Record, Resource, Store,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,10 +46,8 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 fn create(store: &Store, id: &ContainerId) -> Locked {
     let bundle = AbsolutePath::new("/run/bundles/bench").expect("an absolute path");
     let mut record = Record::new(id.clone(), bundle.clone());
-    record.urunc.resources.push(Resource {
-        kind: "cgroup".to_owned(),
-        schema: 1,
-        data: serde_json::json!({"paths": ["/sys/fs/cgroup/urunc/bench"], "text": "x".repeat(2500)}),
-    });
+    let data = serde_json::json!({"paths": ["/sys/fs/cgroup/urunc/bench"], "text": "x".repeat(2500)});
+    let data = Json::of(&data).expect("a JSON value");
+    record.urunc.resources.push(Resource { kind: "cgroup".to_owned(), schema: 1, data });
     store.create(&Origin::new(id.clone(), bundle), record).expect("a container")
 }

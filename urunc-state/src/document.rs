@@ -21,7 +21,8 @@ pub(crate) fn from_json<T: DeserializeOwned>(
 
 /// Writes a document, on one line.
 pub(crate) fn to_json(document: &impl Serialize) -> Result<Vec<u8>, DocumentError> {
-    let mut json = serde_json::to_vec(document).map_err(DocumentError::Unwritable)?;
+    let mut json = Vec::with_capacity(4096);
+    serde_json::to_writer(&mut json, document).map_err(DocumentError::Unwritable)?;
     json.push(b'\n');
     Ok(json)
 }

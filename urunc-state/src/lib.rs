@@ -33,7 +33,7 @@
 //! # What it does not do
 //!
 //! It knows no bundle, no monitor and no network: what they need recorded goes into [`Details`] and
-//! [`Resource`] as their own JSON. It releases nothing but its own files; which resource needs what is known to
+//! [`Resource`] as their own [`Json`]. It releases nothing but its own files; which resource needs what is known to
 //! whoever made it. It decides nothing about a container's life beyond the table in [`Status::after`].
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -46,6 +46,7 @@ mod error;
 mod files;
 mod id;
 mod identity;
+mod json;
 mod lock;
 mod observe;
 mod oci_state;
@@ -73,6 +74,7 @@ pub use document::DocumentError;
 pub use error::StoreError;
 pub use id::{ContainerId, InvalidId};
 pub use identity::{ExeIdentity, ProcessIdentity};
+pub use json::Json;
 pub use lock::{Lock, Locked};
 pub use observe::{Freezer, Liveness, Observed, Seen, observe, status};
 pub use oci_state::OciState;

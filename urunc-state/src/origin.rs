@@ -5,7 +5,6 @@
 //! unreadable all the same, it holds what a forced delete needs.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::{AbsolutePath, ContainerId, DocumentError, PidFile, Schema, Timestamp, document};
 
@@ -29,8 +28,6 @@ pub struct Origin {
     pub network_namespace: Option<AbsolutePath>,
     /// The pid file that the caller asked for.
     pub pid_file: Option<PidFile>,
-    #[serde(flatten)]
-    unknown: Map<String, Value>,
 }
 
 /// Tells our `origin.json` from a file that merely has the name.
@@ -54,7 +51,6 @@ impl Origin {
             systemd_unit: None,
             network_namespace: None,
             pid_file: None,
-            unknown: Map::new(),
         }
     }
 
@@ -91,6 +87,7 @@ mod tests {
     use super::*;
     use crate::document::tests::unknown_fields;
     use proptest::prelude::*;
+    use serde_json::Value;
 
     fn origin() -> Origin {
         Origin::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap())
@@ -126,12 +123,13 @@ mod tests {
         ) {
             let path = |path: String| AbsolutePath::new(path).unwrap();
             let mut origin = origin();
-            origin.unknown = unknown;
             origin.cgroups = cgroups.into_iter().map(path).collect();
             origin.systemd_unit = unit;
             origin.network_namespace = namespace.map(path);
             origin.pid_file = pid_file.map(|file| PidFile::new(path(file)).unwrap());
-            prop_assert_eq!(Origin::from_json(&origin.to_json().unwrap()).unwrap(), origin);
+            let mut json: Value = serde_json::from_slice(&origin.to_json().unwrap()).unwrap();
+            json.as_object_mut().unwrap().extend(unknown);
+            prop_assert_eq!(Origin::from_json(json.to_string().as_bytes()).unwrap(), origin);
         }
     }
 }

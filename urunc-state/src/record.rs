@@ -3,23 +3,23 @@
 //! It is a superset of the OCI state (runtime specification, "State"): the OCI fields at the top level, so that
 //! whoever reads a runtime's `state.json` finds what it expects, and one object `urunc` with what we need. What
 //! the user or the image said (`annotations`) and what the administrator configured (`urunc.config`) are kept
-//! apart for good (B38), the latter as a JSON value in which no name or number can get lost (B43). Fields that
+//! apart for good (B38), the latter as JSON text in which no name or number can get lost (B43). Fields that
 //! we do not know are kept on both levels; a schema that we do not know is refused.
 //!
 //! Where the container really is in its life is not in here: see [`status`](crate::status()).
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::json::{Fields, Unknown};
 use crate::{
-    AbsolutePath, ContainerId, DocumentError, Event, ExeIdentity, IllegalTransition, ProcessIdentity, Schema,
-    Status, Timestamp, document,
+    AbsolutePath, ContainerId, DocumentError, Event, ExeIdentity, IllegalTransition, Json, ProcessIdentity,
+    Schema, Status, Timestamp, document,
 };
 
 /// A container's state record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// Version of the OCI specification that the state complies with.
@@ -37,16 +37,15 @@ pub struct Record {
     /// When it was created.
     pub created: Timestamp,
     /// All annotations of the specification. Untrusted.
-    #[serde(default)]
     pub annotations: BTreeMap<String, String>,
     /// What is ours.
     pub urunc: Details,
     #[serde(flatten)]
-    unknown: Map<String, Value>,
+    unknown: Unknown,
 }
 
 /// The object `urunc` of a [`Record`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Details {
     schema: Schema,
@@ -59,9 +58,9 @@ pub struct Details {
     /// The kind of guest, such as `unikraft`.
     pub guest: String,
     /// The configuration as it was when the container was created. Trusted.
-    pub config: Value,
+    pub config: Json,
     /// The inputs of the machine's plan.
-    pub machine: Value,
+    pub machine: Json,
     /// The network namespace to join or joined, if it has a path.
     pub network_namespace: Option<AbsolutePath>,
     /// The file that tells whether the container's cgroup is frozen: `cgroup.events` on cgroup v2,
@@ -70,10 +69,9 @@ pub struct Details {
     /// Why it stopped, if it did not just exit.
     pub reason: Option<String>,
     /// What must be released in the end, in the order in which it was acquired.
-    #[serde(default)]
     pub resources: Vec<Resource>,
     #[serde(flatten)]
-    unknown: Map<String, Value>,
+    unknown: Unknown,
 }
 
 /// Something that the kernel does not clean up by itself. Recorded before it is acquired.
@@ -84,7 +82,46 @@ pub struct Resource {
     /// Version of `data`.
     pub schema: u32,
     /// Whatever the owner needs in order to release it.
-    pub data: Value,
+    pub data: Json,
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Fields::deserialize(deserializer)?;
+        Ok(Self {
+            oci_version: fields.take("ociVersion")?,
+            id: fields.take("id")?,
+            status: fields.take("status")?,
+            pid: fields.take("pid")?,
+            bundle: fields.take("bundle")?,
+            rootfs: fields.take("rootfs")?,
+            owner: fields.take("owner")?,
+            created: fields.take("created")?,
+            annotations: fields.find("annotations")?.unwrap_or_default(),
+            urunc: fields.take("urunc")?,
+            unknown: fields.rest(),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Details {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Fields::deserialize(deserializer)?;
+        Ok(Self {
+            schema: fields.take("schema")?,
+            process: fields.find::<Option<_>, _>("process")?.flatten(),
+            exe: fields.find::<Option<_>, _>("exe")?.flatten(),
+            monitor: fields.take("monitor")?,
+            guest: fields.take("guest")?,
+            config: fields.take("config")?,
+            machine: fields.take("machine")?,
+            network_namespace: fields.find::<Option<_>, _>("networkNamespace")?.flatten(),
+            freezer: fields.find::<Option<_>, _>("freezer")?.flatten(),
+            reason: fields.find::<Option<_>, _>("reason")?.flatten(),
+            resources: fields.find("resources")?.unwrap_or_default(),
+            unknown: fields.rest(),
+        })
+    }
 }
 
 impl Record {
@@ -106,7 +143,7 @@ impl Record {
             created: Timestamp::now(),
             annotations: BTreeMap::new(),
             urunc: Details::default(),
-            unknown: Map::new(),
+            unknown: Unknown::new(),
         }
     }
 
@@ -172,6 +209,7 @@ mod tests {
     use crate::Pid;
     use crate::document::tests::{json, unknown_fields};
     use proptest::prelude::*;
+    use serde_json::Value;
 
     fn record() -> Record {
         Record::new(ContainerId::new("a").unwrap(), AbsolutePath::new("/bundle").unwrap())
@@ -251,7 +289,8 @@ mod tests {
         // B38: spec annotations named like configuration keys were honoured when the state was read again.
         // B43: names with dots in them and explicit zeros got lost in flattened keys.
         let mut record = record();
-        record.urunc.config = serde_json::json!({"monitors": {"my.qemu": {"default_vcpus": 0}}});
+        let config = serde_json::json!({"monitors": {"my.qemu": {"default_vcpus": 0}}});
+        record.urunc.config = Json::of(&config).unwrap();
         let key = "urunc_config.monitors.qemu.binary_path";
         record.annotations.insert(key.into(), "/tmp/evil".into());
         let read = Record::from_json(&record.to_json().unwrap()).unwrap();
@@ -296,19 +335,27 @@ mod tests {
         }
     }
 
+    fn own() -> impl Strategy<Value = Json> {
+        json().prop_map(|value| Json::of(&value).unwrap())
+    }
+
+    fn texts(fields: serde_json::Map<String, Value>) -> Unknown {
+        fields.into_iter().map(|(name, value)| (name, Json::of(&value).unwrap())).collect()
+    }
+
     prop_compose! {
         fn any_record()(
             unknown in unknown_fields(),
             inner in unknown_fields(),
             annotations in prop::collection::btree_map(".{0,9}", ".{0,9}", 0..4),
-            (config, machine, data) in (json(), json(), json()),
+            (config, machine, data) in (own(), own(), own()),
             reason in prop::option::of(".{0,9}"),
             owner in ".{0,9}",
             alive in any::<bool>(),
             namespace in prop::option::of("/[ -~]{0,20}"),
         ) -> Record {
             let mut record = record();
-            record.unknown = unknown;
+            record.unknown = texts(unknown);
             record.annotations = annotations;
             record.owner = owner;
             record.urunc = Details {
@@ -323,7 +370,7 @@ mod tests {
                 freezer: None,
                 reason,
                 resources: vec![Resource { kind: "tap".into(), schema: 1, data }],
-                unknown: inner,
+                unknown: texts(inner),
             };
             record
         }

@@ -16,7 +16,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{isatty, tcgetwinsize};
 use urunc_rootfs::Image;
 use urunc_rootfs::root::{Handle, Owner};
-use urunc_state::{AbsolutePath, ContainerId, Event, Locked, Origin, PidFile, Process, Record, Status};
+use urunc_state::{AbsolutePath, ContainerId, Event, Json, Locked, Origin, PidFile, Process, Record, Status};
 use urunc_vmm::Warning;
 
 use super::disk::{self, Held};
@@ -191,8 +191,8 @@ impl Runtime {
         record.urunc.monitor = guest.monitor.name().to_owned();
         record.urunc.guest = guest.guest.name().to_owned();
         record.urunc.network_namespace = network_namespace;
-        record.urunc.config = serde_json::to_value(&self.config)?;
-        record.urunc.machine = serde_json::to_value(&plan.frozen)?;
+        record.urunc.config = Json::of(&self.config)?;
+        record.urunc.machine = Json::of(&plan.frozen)?;
         Ok((origin, record))
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use urunc_rootfs::root::{DeviceKind, Entry, MonitorRoot};
-use urunc_state::{AbsolutePath, InvalidPath, Origin, Pid, Record, Resource};
+use urunc_state::{AbsolutePath, InvalidPath, Json, Origin, Pid, Record, Resource};
 use urunc_vmm::Monitor;
 
 use super::create::CgroupDriver;
@@ -70,7 +70,7 @@ impl RecordedUnit {
     /// The unit of a container whose group systemd has made.
     pub(super) fn of(record: &Record) -> Option<Self> {
         let resource = record.urunc.resources.iter().find(|resource| resource.kind == UNIT_KIND)?;
-        Self::deserialize(&resource.data).ok()
+        resource.data.read().ok()
     }
 }
 
@@ -97,11 +97,11 @@ impl Recorded {
     }
 
     pub(super) fn from_resource(resource: &Resource) -> Result<Self, serde_json::Error> {
-        Self::deserialize(&resource.data)
+        resource.data.read()
     }
 
     pub(super) fn to_resource(&self) -> Result<Resource, serde_json::Error> {
-        Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: serde_json::to_value(self)? })
+        Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: Json::of(self)? })
     }
 
     pub(super) fn release(&self) -> Result<(), ReleaseError> {
@@ -222,8 +222,7 @@ impl Limits {
         };
         if let Some(unit) = &self.unit {
             // Acquired first, released last: whatever runs in the group is gone by then.
-            let data =
-                serde_json::to_value(RecordedUnit { name: unit.name.clone(), mark: self.unit_mark() })?;
+            let data = Json::of(&RecordedUnit { name: unit.name.clone(), mark: self.unit_mark() })?;
             record.urunc.resources.push(Resource { kind: UNIT_KIND.to_owned(), schema: SCHEMA, data });
         }
         record.urunc.resources.push(recorded.to_resource()?);

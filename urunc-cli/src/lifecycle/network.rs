@@ -11,7 +11,7 @@ use urunc_netns::{
     AttachError, Attachment, DetachError, DiscoverError, Family, GuestNetwork, Handover, Holder, Mode, NetNs,
     NsError, Owner, PlanError, ReleaseError, RunError, Settled, Tap,
 };
-use urunc_state::{ContainerId, Deadline, Locked, Process, Resource, Status, StoreError};
+use urunc_state::{ContainerId, Deadline, Json, Locked, Process, Resource, Status, StoreError};
 use urunc_vmm::{Attachment as TapAccess, InterfaceAddress, NetDevice, Network};
 
 use super::plan::Frozen;
@@ -209,7 +209,7 @@ pub(super) fn is_network(resource: &Resource) -> bool {
 /// Releases a recorded attachment. `namespace` is the path of the joined namespace; one that the container made itself
 /// has gone with its process.
 pub(super) fn release(resource: &Resource, namespace: Option<&Path>) -> Result<(), NetworkReleaseError> {
-    let attachment: Attachment = serde_json::from_value(resource.data.clone())?;
+    let attachment: Attachment = resource.data.read()?;
     if let Some(path) = namespace {
         urunc_netns::release(path, &attachment)?;
     }
@@ -234,7 +234,7 @@ pub(super) fn release_unrecorded(path: &Path, id: &ContainerId, root: &Path) {
 
 fn resource(attachment: &Attachment) -> Resource {
     // PROOF: an attachment consists of strings, numbers and enumerations, which JSON can always carry.
-    let data = serde_json::to_value(attachment).unwrap_or_default();
+    let data = Json::of(attachment).unwrap_or_default();
     Resource { kind: KIND.to_owned(), schema: SCHEMA, data }
 }
 

@@ -210,7 +210,7 @@ pub(super) struct Frozen {
 impl Frozen {
     /// What create recorded.
     pub(super) fn of(record: &Record) -> Result<Self, serde_json::Error> {
-        Self::deserialize(&record.urunc.machine)
+        record.urunc.machine.read()
     }
 
     /// Bytes that the monitor itself, and what runs beside it, need.

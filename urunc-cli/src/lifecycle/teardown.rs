@@ -11,7 +11,6 @@ use super::network::{self, NetworkReleaseError};
 use super::{LifecycleError, disk};
 use crate::cgroup::ReleaseError;
 use crate::cgroup::systemd::{self, SystemdError};
-use serde::Deserialize;
 
 /// Everything that could not be released.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +147,9 @@ fn release_one(resource: &Resource, record: &Record) -> Result<(), ResourceError
         return Ok(recorded.release()?);
     }
     if resource.kind == limits::UNIT_KIND {
-        let recorded = RecordedUnit::deserialize(&resource.data)
+        let recorded: RecordedUnit = resource
+            .data
+            .read()
             .map_err(|source| ResourceError::Data { kind: resource.kind.clone(), source })?;
         return Ok(systemd::stop(&recorded.name, &recorded.mark)?);
     }

@@ -66,7 +66,8 @@ fn change(record: &Record, mut recorded: Recorded, given: &Resources) -> Result<
 /// How the new limit is shared, by the accounting that the container was created with.
 fn share(record: &Record, limit: u64, recorded: &Recorded) -> Result<MemoryPlan, LimitsError> {
     let frozen = Frozen::of(record)?;
-    let accounting = Accounting::deserialize(&record.urunc.config["runtime"]["memory"]).unwrap_or_default();
+    let config: serde_json::Value = record.urunc.config.read()?;
+    let accounting = Accounting::deserialize(&config["runtime"]["memory"]).unwrap_or_default();
     let room = cgroup::room(&recorded.directories);
     let plan = MemoryPlan::new(Some(limit), accounting, frozen.monitor(), frozen.overhead(), room)?;
     let (guest, overhead) = (frozen.guest_memory(), frozen.overhead());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use urunc_rootfs::block::{GiveBackError, Handover};
-use urunc_state::{Record, Resource};
+use urunc_state::{Json, Record, Resource};
 
 use super::plan::{Take, Whose};
 
@@ -31,21 +31,20 @@ struct Data {
 /// The resource for `take`, to be recorded before it is carried out.
 pub(super) fn resource(take: &Take) -> Result<Resource, serde_json::Error> {
     let data = Data { whose: take.whose, handover: take.handover.clone() };
-    Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: serde_json::to_value(data)? })
+    Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: Json::of(&data)? })
 }
 
 /// Once the container is created, its own root file system is nobody's business any more: whoever mounted it unmounts it.
 pub(in crate::lifecycle) fn settle(record: &mut Record) {
     let own = |resource: &Resource| {
-        resource.kind == KIND
-            && Data::deserialize(&resource.data).is_ok_and(|data| data.whose == Whose::Container)
+        resource.kind == KIND && resource.data.read::<Data>().is_ok_and(|data| data.whose == Whose::Container)
     };
     record.urunc.resources.retain(|resource| !own(resource));
 }
 
 /// Gives a block device back. The guest must be gone.
 pub(in crate::lifecycle) fn release(resource: &Resource) -> Result<(), ReleaseError> {
-    let Data { whose, handover } = Data::deserialize(&resource.data).map_err(ReleaseError::Data)?;
+    let Data { whose, handover } = resource.data.read().map_err(ReleaseError::Data)?;
     match whose {
         Whose::Host => handover.give_back().map(drop).map_err(ReleaseError::GiveBack),
         Whose::Container => {

@@ -1,0 +1,115 @@
+//! Parts of our documents that belong to somebody else: kept as the text that they are.
+//!
+//! Whoever only passes a record on neither pays for taking such a part apart nor can lose a name or a digit of it. A
+//! record is read by every command and written several times in a container's life; that was half of a short command's
+//! instructions when these parts were trees (benches/README.md).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+/// Any JSON value, as text. Two are equal if their texts are.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Box<RawValue>);
+
+impl Json {
+    /// `value` as JSON.
+    ///
+    /// # Errors
+    /// What of it JSON cannot express.
+    pub fn of(value: &(impl Serialize + ?Sized)) -> Result<Self, serde_json::Error> {
+        to_raw_value(value).map(Self)
+    }
+
+    /// What the text says.
+    ///
+    /// # Errors
+    /// Why it is no `T`.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.text())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+}
+
+/// `null`
+impl Default for Json {
+    fn default() -> Self {
+        Self(RawValue::NULL.to_owned())
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Json {}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// Fields of an object that no version of ours has, by name.
+pub(crate) type Unknown = BTreeMap<String, Json>;
+
+/// The fields of an object, from which the known ones are taken, so that the unknown ones remain. (What serde's `flatten`
+/// does cannot carry text.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Fields(Unknown);
+
+impl Fields {
+    /// Takes a field that must be there.
+    pub(crate) fn take<T: DeserializeOwned, E: Error>(&mut self, name: &'static str) -> Result<T, E> {
+        self.find(name)?.ok_or_else(|| E::missing_field(name))
+    }
+
+    /// Takes a field that may be absent.
+    pub(crate) fn find<T: DeserializeOwned, E: Error>(&mut self, name: &str) -> Result<Option<T>, E> {
+        let text = self.0.remove(name);
+        text.map(|json| json.read()).transpose().map_err(|error| E::custom(format_args!("{name}: {error}")))
+    }
+
+    /// What has not been taken.
+    pub(crate) fn rest(self) -> Unknown {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_digit_and_no_name_is_lost() {
+        let text = r#"{"a.b":1.10,"a.b ":100000000000000000000000,"e":[null]}"#;
+        let json: Json = serde_json::from_str(text).unwrap();
+        assert_eq!((json.text(), serde_json::to_string(&json).unwrap().as_str()), (text, text));
+        assert_eq!(format!("{json} {json:?}"), format!("{text} {text}"));
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        assert_eq!(Json::of(&[1, 2]).unwrap().read::<Vec<u8>>().unwrap(), [1, 2]);
+        assert!(Json::default().read::<u8>().is_err());
+        assert_eq!(Json::default(), Json::of(&()).unwrap());
+    }
+}
