@@ -3,8 +3,11 @@
 //! They claim to be empty, for which `std::fs::read` takes up to ten small reads where one does. Each of those makes the kernel
 //! find its place in the text again.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -30,6 +33,13 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// `path` without symbolic links: [`std::fs::canonicalize`] in three system calls, as the kernel knows it.
+pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", place.as_raw_fd()), Vec::with_capacity(256))?;
+    Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
+}
+
 /// Reads a whole file of text.
 pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(io::Error::other)
@@ -38,6 +48,18 @@ pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_without_links_is_that_of_the_standard_library() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(".", directory.path().join("here")).unwrap();
+        for path in
+            [Path::new("/"), Path::new("/proc/self/../version"), &directory.path().join("here/here/..")]
+        {
+            assert_eq!(real_path(path).unwrap(), path.canonicalize().unwrap());
+        }
+        assert_eq!(real_path(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn files_of_any_size_come_whole() {

@@ -5,12 +5,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
 /// The mounts of one mount namespace.
@@ -87,8 +89,17 @@ impl MountTable {
         let path = "/proc/thread-self/mountinfo";
         // Such a file claims to be empty, for which `fs::read` takes many small reads: the table is made anew for each.
         let mut text = Vec::with_capacity(16 * 1024);
-        let read = File::open(path).and_then(|file| file.take(u64::MAX).read_to_end(&mut text));
-        read.map(|_| Self::parse(&text)).map_err(|source| MountTableError { path, source })
+        let mut read_all = || -> Result<(), Errno> {
+            let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            while retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut text)))? > 0 {
+                text.reserve(4096);
+            }
+            Ok(())
+        };
+        match read_all() {
+            Ok(()) => Ok(Self::parse(&text)),
+            Err(errno) => Err(MountTableError { path, source: errno.into() }),
+        }
     }
 
     /// Parses the text of a `mountinfo` file.

@@ -1,5 +1,7 @@
 //! What a process is known by, and where the kernel says it.
 
+use std::sync::OnceLock;
+
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -44,13 +46,17 @@ pub(crate) fn start_time(pid: Pid) -> Result<Option<u64>, ProcessError> {
     }
 }
 
-/// Random, new at each boot (random(4)).
+/// Random, new at each boot (random(4)), and the same as long as we run.
 pub(crate) fn boot_id() -> Result<String, ProcessError> {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
     let path = "/proc/sys/kernel/random/boot_id";
     let contents =
         procfs::read_small(path).map_err(|source| ProcessError::Read { path: path.into(), source })?;
     let text = String::from_utf8(contents).map_err(|_| ProcessError::Parse { path: path.into() })?;
-    Ok(text.trim_end().to_owned())
+    Ok(KNOWN.get_or_init(|| text.trim_end().to_owned()).clone())
 }
 
 /// Inode of our pid namespace, provided that `/proc` shows the same one. It need not: in a fresh pid namespace

@@ -105,8 +105,7 @@ impl BundleFile {
     /// # Errors
     /// [`BundleError`]; each names the file.
     pub fn read(directory: &Path) -> Result<Self, BundleError> {
-        let path = directory
-            .canonicalize()
+        let path = crate::procfs::real_path(directory)
             .map_err(|source| BundleError::Open { path: directory.to_owned(), source })?;
         let config = path.join("config.json");
         let text =

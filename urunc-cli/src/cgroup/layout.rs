@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use urunc_rootfs::{Mount, MountTable};
+use urunc_rootfs::{Mount, MountTable, MountTableError};
 
 use crate::procfs;
 
@@ -11,6 +11,9 @@ use crate::procfs;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
+    /// The mounts cannot be told.
+    #[error(transparent)]
+    Mounts(#[from] MountTableError),
     /// A file that describes them cannot be read.
     #[error("cannot read {path} to learn about the host's cgroups")]
     Read {
@@ -64,12 +67,19 @@ impl Layout {
     /// # Errors
     /// [`LayoutError`]
     pub fn probe() -> Result<Self, LayoutError> {
+        Self::among(&MountTable::read()?)
+    }
+
+    /// Looks at this host, whose mounts are known.
+    ///
+    /// # Errors
+    /// [`LayoutError::Read`]
+    pub fn among(mounts: &MountTable) -> Result<Self, LayoutError> {
         let read = |path: &Path| {
             procfs::read(path).map_err(|source| LayoutError::Read { path: path.to_owned(), source })
         };
-        let mounts = read(Path::new("/proc/thread-self/mountinfo"))?;
         let own = read(Path::new("/proc/thread-self/cgroup"))?;
-        let mut layout = Self::parse(&mounts, &String::from_utf8_lossy(&own));
+        let mut layout = Self::parse(mounts, &String::from_utf8_lossy(&own));
         for hierarchy in &mut layout.hierarchies {
             if let HierarchyKind::V2(controllers) = &mut hierarchy.kind {
                 let path = hierarchy.mount.join("cgroup.controllers");
@@ -81,11 +91,10 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Understands the texts of `mountinfo` (proc_pid_mountinfo(5)) and `cgroup` (cgroups(7), "/proc/pid/cgroup").
-    /// The controllers of a v2 hierarchy are in neither.
+    /// Understands the text of `cgroup` (cgroups(7), "/proc/pid/cgroup").
+    /// The controllers of a v2 hierarchy are in neither it nor the table.
     #[must_use]
-    pub fn parse(mountinfo: &[u8], own: &str) -> Self {
-        let table = MountTable::parse(mountinfo);
+    pub fn parse(table: &MountTable, own: &str) -> Self {
         let mut layout = Self::default();
         for line in own.lines() {
             let mut fields = line.splitn(3, ':');
@@ -101,7 +110,7 @@ impl Layout {
                     mount.fs_type == "cgroup"
                         && names.iter().all(|name| mount.super_options.iter().any(|option| option == *name))
                 };
-                is_it && is_visible(&table, mount)
+                is_it && is_visible(table, mount)
             });
             let Some(mount) = mount else { continue };
             if layout.hierarchies.iter().any(|hierarchy| hierarchy.mount == mount.point) {
@@ -171,7 +180,8 @@ pub(super) mod tests {
     /// Debian 12 and every current distribution.
     pub(in super::super) fn unified() -> Layout {
         let mounts = mount(30, "/sys/fs/cgroup", "/", "cgroup2", "nsdelegate");
-        let mut layout = Layout::parse(mounts.as_bytes(), "0::/system.slice/containerd.service\n");
+        let mut layout =
+            Layout::parse(&MountTable::parse(mounts.as_bytes()), "0::/system.slice/containerd.service\n");
         let all = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"].map(str::to_owned);
         layout.hierarchies[0].kind = HierarchyKind::V2(all.into());
         layout
@@ -193,7 +203,7 @@ pub(super) mod tests {
         .concat();
         let own = "9:memory:/own\n8:cpu,cpuacct:/\n7:cpuset:/\n6:devices:/\n5:freezer:/\n4:blkio:/\n3:pids:/\n\
                    1:name=systemd:/\n0::/\n";
-        Layout::parse(mounts.as_bytes(), own)
+        Layout::parse(&MountTable::parse(mounts.as_bytes()), own)
     }
 
     #[test]
@@ -216,7 +226,7 @@ pub(super) mod tests {
     #[test]
     fn in_a_container_paths_are_relative_to_what_is_mounted() {
         let mounts = mount(30, "/sys/fs/cgroup", "/docker/abc", "cgroup2", "nsdelegate");
-        let layout = Layout::parse(mounts.as_bytes(), "0::/docker/abc/child\n");
+        let layout = Layout::parse(&MountTable::parse(mounts.as_bytes()), "0::/docker/abc/child\n");
         assert_eq!(layout.hierarchies[0].own, Path::new("child"));
     }
 
@@ -229,8 +239,8 @@ pub(super) mod tests {
             mount(32, "/sys/fs/cgroup", "/", "cgroup2", "").replace("32 1 ", "32 30 "),
         ];
         let own = "4:memory:/own\n0::/\n";
-        assert!(Layout::parse(mounts.concat().as_bytes(), own).is_unified());
-        assert!(!Layout::parse(mounts[..2].concat().as_bytes(), own).is_unified());
-        assert_eq!(Layout::parse(b"", "0::/\nnonsense\n"), Layout::default());
+        assert!(Layout::parse(&MountTable::parse(mounts.concat().as_bytes()), own).is_unified());
+        assert!(!Layout::parse(&MountTable::parse(mounts[..2].concat().as_bytes()), own).is_unified());
+        assert_eq!(Layout::parse(&MountTable::parse(b""), "0::/\nnonsense\n"), Layout::default());
     }
 }

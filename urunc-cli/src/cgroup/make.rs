@@ -242,10 +242,16 @@ fn pass_on(directory: &Directory, controllers: &[&str]) {
             let text = procfs::read_to_string(path.join(file)).unwrap_or_default();
             text.split_ascii_whitespace().map(str::to_owned).collect()
         };
-        let (available, passed) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
-        for controller in controllers.iter().chain(&MEASURED) {
-            let is = |name: &String| name == controller;
-            if available.iter().any(is) && !passed.iter().any(is) {
+        let available = words("cgroup.controllers");
+        let has = |list: &[String], controller: &str| list.iter().any(|name| name == controller);
+        let wanted: Vec<&str> =
+            controllers.iter().chain(&MEASURED).copied().filter(|name| has(&available, name)).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let passed = words("cgroup.subtree_control");
+        for controller in wanted {
+            if !has(&passed, controller) {
                 let _ = write_file(&path.join("cgroup.subtree_control"), format!("+{controller}").as_bytes());
             }
         }
@@ -253,6 +259,9 @@ fn pass_on(directory: &Directory, controllers: &[&str]) {
 }
 
 fn check_controllers(path: &Path, controllers: &[&'static str]) -> Result<(), MakeError> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
     let text = procfs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
     let missing = controllers.iter().find(|name| !text.split_ascii_whitespace().any(|has| has == **name));
     match missing {

@@ -14,8 +14,8 @@ use rustix::mount::OpenTreeFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{isatty, tcgetwinsize};
-use urunc_rootfs::Image;
 use urunc_rootfs::root::{Handle, Owner};
+use urunc_rootfs::{Image, MountTable};
 use urunc_state::{AbsolutePath, ContainerId, Event, Json, Locked, Origin, PidFile, Process, Record, Status};
 use urunc_vmm::Warning;
 
@@ -111,14 +111,22 @@ impl Runtime {
         settings::check(&bundle.spec.sysctls, &bundle.spec.namespaces)?;
         Modules::of_host().check(&bundle.spec.labels)?;
         let directory = self.store.path().join(request.id.as_str());
-        let mut plan = plan::plan(&bundle, &guest, &image, &self.config)?;
+        let mounts = MountTable::read()?;
+        let mut plan = plan::plan(&bundle, &guest, &image, &self.config, &mounts)?;
         let accounting = self.config.runtime.memory;
         let overhead = plan.frozen.overhead();
-        let mut limits =
-            Limits::decide(&bundle.spec, request.cgroups, guest.monitor, overhead, accounting, &directory)?;
+        let mut limits = Limits::decide(
+            &bundle.spec,
+            request.cgroups,
+            guest.monitor,
+            overhead,
+            accounting,
+            &directory,
+            &mounts,
+        )?;
         if let Some(less) = limits.reduced_memory() {
             bundle.spec.memory_limit = Some(less);
-            plan = plan::plan(&bundle, &guest, &image, &self.config)?;
+            plan = plan::plan(&bundle, &guest, &image, &self.config, &mounts)?;
         }
         for text in self.config.without_effect() {
             log::info!("the configuration has a key without effect: {text}");

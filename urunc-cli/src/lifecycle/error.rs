@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use urunc_rootfs::MountTableError;
 use urunc_state::{ContainerId, PidFileError, ProcessError, Status, StoreError};
 
 use super::disk::DiskError;
@@ -96,6 +97,9 @@ pub enum LifecycleError {
     /// The limits cannot be applied.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// The host's mounts cannot be told.
+    #[error(transparent)]
+    Mounts(#[from] MountTableError),
     /// The guest's disk cannot be had.
     #[error(transparent)]
     Disk(#[from] DiskError),

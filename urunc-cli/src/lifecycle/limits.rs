@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use urunc_rootfs::MountTable;
 use urunc_rootfs::root::{DeviceKind, Entry, MonitorRoot};
 use urunc_state::{AbsolutePath, InvalidPath, Json, Origin, Pid, Record, Resource};
 use urunc_vmm::Monitor;
@@ -149,6 +150,7 @@ impl Limits {
         overhead: u64,
         accounting: Accounting,
         directory: &Path,
+        mounts: &MountTable,
     ) -> Result<Self, LimitsError> {
         let mark = directory.display().to_string();
         let unit = match driver {
@@ -162,7 +164,7 @@ impl Limits {
             None => CgroupPath::new(spec.cgroups_path.as_deref(), &default_name(directory)),
             Some(unit) => CgroupPath::Absolute(systemd::root()?.join(unit.path())),
         };
-        let mut layout = Layout::probe()?;
+        let mut layout = Layout::among(mounts)?;
         let mut plan = cgroup::plan(&path, &spec.resources, &[], &layout)?;
         if unit.is_none() && spec.cgroups_path.is_none() && spec.resources.is_empty() && !is_writable(&plan) {
             // In a container without a writable hierarchy, a monitor without limits still runs.

@@ -16,7 +16,7 @@ use urunc_rootfs::root::{
     self, BootFile, ByteSize, Delivery, Device, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs, Owner,
     Proc, Scratch, Source, Target, Use,
 };
-use urunc_rootfs::{Image, ImageError};
+use urunc_rootfs::{Image, ImageError, MountTable};
 use urunc_state::Record;
 use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
@@ -32,6 +32,7 @@ use super::{LifecycleError, network, probe};
 use crate::bundle::annotations::BINARY;
 use crate::bundle::{Bundle, ContainerSpec, GuestConfig, Hooks, ImagePath, NamespaceKind, knative};
 use crate::config::{self, Config, HostNetwork, MonitorConfig};
+use crate::procfs;
 use crate::sandbox::seccomp::{Filters, SeccompError};
 
 /// Room for a directory with a socket in it.
@@ -353,6 +354,7 @@ pub(super) fn plan(
     guest: &GuestConfig,
     image: &Image,
     config: &Config,
+    mounts: &MountTable,
 ) -> Result<ContainerPlan, PlanError> {
     let settings = config.monitor(guest.monitor);
     let host = host(guest.monitor, &settings)?;
@@ -360,7 +362,7 @@ pub(super) fn plan(
     let kernel = image.open_file(guest.binary.as_str()).map_err(named)?.into_file();
     let inspected = kernel::inspect(&kernel)
         .map_err(|source| PlanError::NotKernel { path: guest.binary.clone(), source })?;
-    let mut disk = disk::plan(bundle, guest, image, config, host.arch)?;
+    let mut disk = disk::plan(bundle, guest, image, config, host.arch, mounts)?;
     let mut machine = machine(&bundle.spec, inspected, config, &settings);
     let mut workload = workload(&bundle.spec, guest);
     disk.equip(&mut machine, &mut workload);
@@ -478,28 +480,28 @@ pub fn find_monitor(monitor: Monitor, arch: Arch, settings: &MonitorConfig) -> R
     let program = if settings.path.as_os_str().is_empty() {
         let names = monitor.binary_names(arch);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        names
-            .iter()
-            .find_map(|name| probe::find_program(name, &path))
-            .ok_or(PlanError::NoProgram { monitor, program: names.first().copied().unwrap_or_default() })?
+        let found = names.iter().find_map(|name| probe::find_program(name, &path));
+        found.ok_or(PlanError::NoProgram { monitor, program: names.first().copied().unwrap_or_default() })
     } else {
-        settings.path.clone()
-    };
+        let path = settings.path.clone();
+        match check_program(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(PlanError::ConfiguredProgram { monitor, path, source }),
+        }
+    }?;
     // With links resolved, it is the same program inside the monitor's root.
-    check_program(&program).map_err(|source| PlanError::ConfiguredProgram { monitor, path: program, source })
+    procfs::real_path(&program).map_err(|source| PlanError::Probe { path: program, source })
 }
 
-/// The program at `path`, with links resolved, if it can be executed wherever we are called from.
-fn check_program(path: &Path) -> io::Result<PathBuf> {
+/// Whether the program at `path` can be executed wherever we are called from.
+fn check_program(path: &Path) -> io::Result<()> {
     if path.is_relative() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
     }
-    let path = path.canonicalize()?;
-    if !path.is_file() {
+    if !path.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK)?;
-    Ok(path)
+    Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
 }
 
 /// What create would do with a bundle.
@@ -521,7 +523,7 @@ pub struct Rehearsal {
 /// What create would fail with before it touches anything.
 pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleError> {
     let (bundle, image, guest) = super::create::open_bundle(bundle)?;
-    let plan = plan(&bundle, &guest, &image, config)?;
+    let plan = plan(&bundle, &guest, &image, config, &MountTable::read()?)?;
     let launch = plan.frozen.rehearse()?;
     let words = std::iter::once(launch.program.display().to_string()).chain(launch.args);
     Ok(Rehearsal {

@@ -9,7 +9,7 @@ use urunc_rootfs::root::{BadTarget, PlanError, PrepareError};
 use urunc_rootfs::select::SelectError;
 use urunc_rootfs::virtiofsd::OptionError;
 use urunc_rootfs::volumes::{CopyError, SourceError, VolumesError};
-use urunc_rootfs::{ImageError, MountTableError, ProbeError};
+use urunc_rootfs::{ImageError, ProbeError};
 use urunc_state::StoreError;
 use urunc_vmm::DeviceError;
 
@@ -19,9 +19,6 @@ use crate::sandbox::channel::ChannelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiskError {
-    /// The host's mounts cannot be read.
-    #[error(transparent)]
-    Table(#[from] MountTableError),
     /// The container's root file system cannot be looked at.
     #[error(transparent)]
     Probe(#[from] ProbeError),

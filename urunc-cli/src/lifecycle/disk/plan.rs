@@ -114,14 +114,14 @@ pub(in crate::lifecycle) fn plan(
     image: &Image,
     config: &Config,
     arch: Arch,
+    mounts: &MountTable,
 ) -> Result<DiskPlan, DiskError> {
-    let table = MountTable::read()?;
-    let facts = facts::gather(guest, image, config, arch, &table)?;
+    let facts = facts::gather(guest, image, config, arch, mounts)?;
     let decision = select(&facts)?;
     for passed_over in &decision.passed_over {
         log::debug!("{passed_over}");
     }
-    let (volumes, strange) = facts::volumes(bundle, &table)?;
+    let (volumes, strange) = facts::volumes(bundle, mounts)?;
     let dialect = support::dialect(guest.guest);
     let reach = volumes::plan(&volumes, &facts.wish, &decision.selection, &facts.guest, dialect);
     let mut plan = DiskPlan { rootfs: bundle.spec.rootfs.clone(), ..DiskPlan::default() };
