@@ -9,6 +9,7 @@ mod calls;
 mod containerd;
 mod crowd;
 mod cycles;
+mod disk;
 mod error;
 mod guest;
 mod launcher;
@@ -58,7 +59,7 @@ struct Options {
     /// One round of everything with urunc and the floor alone, to see that the bench itself works.
     #[arg(long)]
     smoke: bool,
-    /// Only these parts: life, parallel, calls, network, guest, crowd, shim.
+    /// Only these parts: life, parallel, calls, network, guest, disk, crowd, shim.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -136,6 +137,10 @@ fn measure(bench: &mut Bench, options: &Options) -> Result<Report> {
     if wanted("guest") {
         bench.say("what a guest feels");
         tables.extend(guest::measure(bench, if smoke { 1 } else { 7 })?);
+    }
+    if wanted("disk") && !smoke {
+        bench.say("disks");
+        tables.extend(disk::measure(bench, 5)?);
     }
     if wanted("crowd") {
         bench.say("among many containers");
