@@ -16,6 +16,7 @@ manual = $(built)/manual
 prefix = $(DESTDIR)$(or $(PREFIX),/usr/local)
 floor = $(or $(CARGO_TARGET_DIR),benches/floor/target)/release
 guests = $(or $(CARGO_TARGET_DIR),examples/unikernel/target)/release
+youki = $(built)/youki
 
 .PHONY: demo
 demo: ## Boot the demo unikernel and walk a second one through its life
@@ -54,7 +55,8 @@ bench: ## Compare urunc with other runtimes; needs a quiet machine for a few min
 	scripts/install-deps build test containerd bench
 	$(MAKE) --no-print-directory release guest floor
 	$(CARGO) build --release -p urunc-benches
-	$(built)/release/compare --urunc $(release)/urunc --floor $(floor) --guests $(guests) --out benches/results $(BENCH)
+	-command -v youki || [ -x $(youki)/bin/youki ] || $(CARGO) install --quiet youki --features v2 --root $(youki) --target-dir $(youki)/target
+	PATH="$$PATH:$(abspath $(youki))/bin" $(built)/release/compare --urunc $(release)/urunc --floor $(floor) --guests $(guests) --out benches/results $(BENCH)
 
 .PHONY: bench-smoke
 bench-smoke: floor

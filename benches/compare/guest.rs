@@ -22,6 +22,8 @@ pub(crate) const TITLE: &str = "What a guest feels";
 /// Mebibytes that the guest prints.
 const PRINTED: u32 = 100;
 const PINGS: u32 = 300;
+/// Bytes in an echo request that almost fills a frame.
+const FRAME: u32 = 1400;
 /// The pod's address, which a guest takes over.
 const ADDRESS: &str = "10.9.0.2";
 
@@ -58,8 +60,13 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) -> Result<Option<Table>>
     table.row("console", "MiB/s", [bare, ours]);
     bench.say("  network");
     let pings = pings(bench)?;
-    table.row("echo request, round trip", "µs", pings.clone().map(|(trip, _)| trip));
-    table.row("echo requests in a flood", "/s", pings.map(|(_, rate)| rate));
+    table.row("echo request, round trip", "µs", pings.iter().map(|pinged| pinged.trips.clone()));
+    table.row("echo requests in a flood", "/s", pings.iter().map(|pinged| pinged.rates.clone()));
+    table.row(
+        "frames of 1,400 bytes, there and back",
+        "MiB/s",
+        pings.iter().map(|pinged| pinged.volumes.clone()),
+    );
     Ok(Some(table))
 }
 
@@ -106,8 +113,19 @@ fn variant(
     Ok(bundle)
 }
 
-/// Microseconds and requests a second, of a pod's kernel and of a guest in its place.
-fn pings(bench: &Bench) -> Result<[(Vec<f64>, Vec<f64>); 2]> {
+/// What `ping` found.
+#[derive(Clone, Debug)]
+struct Pinged {
+    /// Microseconds of single requests.
+    trips: Vec<f64>,
+    /// Requests a second, as fast as they are answered.
+    rates: Vec<f64>,
+    /// Mebibytes a second in each direction.
+    volumes: Vec<f64>,
+}
+
+/// Of a pod's kernel and of a guest in its place.
+fn pings(bench: &Bench) -> Result<[Pinged; 2]> {
     let pod = Holder::start("echo ready && exec cat")?;
     let script = format!(
         "ip link add far type veth peer name eth0 netns {pod} && ip addr add 10.9.0.1/24 dev far && ip link set far up && \
@@ -139,8 +157,8 @@ fn pings(bench: &Bench) -> Result<[(Vec<f64>, Vec<f64>); 2]> {
     Ok([without, with?])
 }
 
-/// Round trips one after the other, and a flood.
-fn ping(from: &Holder) -> Result<(Vec<f64>, Vec<f64>)> {
+/// Round trips one after the other, and floods.
+fn ping(from: &Holder) -> Result<Pinged> {
     let run = |words: &[&str]| -> Result<(String, f64)> {
         let begin = sys::now();
         let output = Command::new("nsenter")
@@ -163,12 +181,14 @@ fn ping(from: &Holder) -> Result<(Vec<f64>, Vec<f64>)> {
     });
     // The first one asks for the address.
     let trips = trips.skip(1).collect();
-    let mut rates = Vec::new();
+    let (mut rates, mut volumes) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let (_, took) = run(&["-f", "-q"])?;
         rates.push(f64::from(PINGS) * 1000.0 / took);
+        let (_, took) = run(&["-f", "-q", "-s", &FRAME.to_string()])?;
+        volumes.push(f64::from(PINGS * FRAME) * 1000.0 / took / f64::from(1 << 20));
     }
-    Ok((trips, rates))
+    Ok(Pinged { trips, rates, volumes })
 }
 
 /// A process in a network namespace of its own.
