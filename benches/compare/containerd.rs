@@ -154,6 +154,12 @@ impl Drop for Containerd {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The group of all containers of this namespace, which nobody removes.
+        let groups = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([groups.to_owned()]) {
+            let _ = fs::remove_dir(hierarchy.join(NAMESPACE));
+        }
     }
 }
 

@@ -416,6 +416,12 @@ impl Drop for Containerd {
                 .output();
         }
         let _ = fs::remove_dir(self.state_root());
+        // The group of all containers of this namespace: it is containerd's to name, and nobody's to remove.
+        let groups = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([groups.to_owned()]) {
+            let _ = fs::remove_dir(hierarchy.join(&self.namespace));
+        }
     }
 }
 
