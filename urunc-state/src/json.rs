@@ -79,13 +79,13 @@ pub(crate) struct Fields(Unknown);
 impl Fields {
     /// Takes a field that must be there.
     pub(crate) fn take<T: DeserializeOwned, E: Error>(&mut self, name: &'static str) -> Result<T, E> {
-        self.find(name)?.ok_or_else(|| E::missing_field(name))
+        let json = self.0.remove(name).ok_or_else(|| E::missing_field(name))?;
+        json.read().map_err(|error| E::custom(format_args!("{name}: {error}")))
     }
 
-    /// Takes a field that may be absent.
-    pub(crate) fn find<T: DeserializeOwned, E: Error>(&mut self, name: &str) -> Result<Option<T>, E> {
-        let text = self.0.remove(name);
-        text.map(|json| json.read()).transpose().map_err(|error| E::custom(format_args!("{name}: {error}")))
+    /// Takes a field that may be absent or `null`.
+    pub(crate) fn find<T: DeserializeOwned, E: Error>(&mut self, name: &'static str) -> Result<Option<T>, E> {
+        if self.0.contains_key(name) { self.take(name) } else { Ok(None) }
     }
 
     /// What has not been taken.

@@ -109,15 +109,15 @@ impl<'de> Deserialize<'de> for Details {
         let mut fields = Fields::deserialize(deserializer)?;
         Ok(Self {
             schema: fields.take("schema")?,
-            process: fields.find::<Option<_>, _>("process")?.flatten(),
-            exe: fields.find::<Option<_>, _>("exe")?.flatten(),
+            process: fields.find("process")?,
+            exe: fields.find("exe")?,
             monitor: fields.take("monitor")?,
             guest: fields.take("guest")?,
             config: fields.take("config")?,
             machine: fields.take("machine")?,
-            network_namespace: fields.find::<Option<_>, _>("networkNamespace")?.flatten(),
-            freezer: fields.find::<Option<_>, _>("freezer")?.flatten(),
-            reason: fields.find::<Option<_>, _>("reason")?.flatten(),
+            network_namespace: fields.find("networkNamespace")?,
+            freezer: fields.find("freezer")?,
+            reason: fields.find("reason")?,
             resources: fields.find("resources")?.unwrap_or_default(),
             unknown: fields.rest(),
         })
