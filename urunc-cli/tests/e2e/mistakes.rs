@@ -1,6 +1,7 @@
 //! Every mistake that somebody can make gets one sentence, which names the cause and the remedy, and leaves nothing behind.
 //!
-//! In a sentence, `{bundle}`, `{scene}`, `{root}` and `{id}` stand for what differs from run to run.
+//! In a sentence, `{bundle}`, `{scene}`, `{root}` and `{id}` stand for what differs from run to run, and `{ERANGE}` for the words
+//! of the C library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -403,7 +404,7 @@ const MISTAKES: &[Mistake] = &[
             namespace(b, json!({"type": "time"}));
             spec(b, |s| s["linux"]["timeOffsets"] = json!({"boottime": {"secs": -1_000_000_000_000i64}}));
         },
-        says: "cannot make the container's namespaces: cannot set the clocks as linux.timeOffsets says; none may be before its beginning: Numerical result out of range (os error 34)",
+        says: "cannot make the container's namespaces: cannot set the clocks as linux.timeOffsets says; none may be before its beginning: {ERANGE}",
     },
     Mistake {
         what: "ids without a user namespace",
@@ -783,7 +784,8 @@ fn table() -> Result<(), Failed> {
             .replace(&bundle, "{bundle}")
             .replace(&place, "{scene}")
             .replace(&root, "{root}")
-            .replace(&id, "{id}");
+            .replace(&id, "{id}")
+            .replace(&std::io::Error::from_raw_os_error(libc::ERANGE).to_string(), "{ERANGE}");
         // A scene's user, and with it the length of the specification, differs, too.
         let said = said.split_once(" at line 1 column ").map_or(said.as_str(), |(before, _)| before);
         if status.code() != Some(1) || said != mistake.says || before != after || !left.is_empty() {
