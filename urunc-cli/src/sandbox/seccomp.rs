@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 use syscalls::Sysno;
 
@@ -95,7 +95,9 @@ impl Filters {
         if default != SeccompAction::Allow {
             filters.push(SeccompFilter::new(known, default, SeccompAction::Allow, arch)?);
         }
-        let programs = filters.into_iter().map(BpfProgram::try_from).collect::<Result<_, _>>()?;
+        let foreign = other_numbers().filter(|_| !filters.is_empty());
+        let own = filters.into_iter().map(BpfProgram::try_from);
+        let programs = foreign.into_iter().map(Ok).chain(own).collect::<Result<_, _>>()?;
         Ok(Self { programs, log: profile.log })
     }
 
@@ -110,6 +112,26 @@ impl Filters {
             })
         })
     }
+}
+
+/// Answers ENOSYS to the numbers of x32, which the kernel takes for another way to make x86-64's system calls (asm/unistd.h):
+/// a rule knows a call by one number, and what it forbids must not be had by another.
+fn other_numbers() -> Option<BpfProgram> {
+    const X32_SYSCALL_BIT: u32 = 0x4000_0000;
+    // BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JGE | BPF_K and BPF_RET | BPF_K (linux/bpf_common.h).
+    const LOAD: u16 = 0x20;
+    const JUMP: u16 = 0x35;
+    const ANSWER: u16 = 0x06;
+    let step = |code, jf, k| sock_filter { code, jt: 0, jf, k };
+    let unknown = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    // The number is the first field of `struct seccomp_data`.
+    let program = vec![
+        step(LOAD, 0, 0),
+        step(JUMP, 1, X32_SYSCALL_BIT),
+        step(ANSWER, 0, unknown),
+        step(ANSWER, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    cfg!(target_arch = "x86_64").then_some(program)
 }
 
 fn action(action: SyscallAction) -> Result<SeccompAction, SeccompError> {
@@ -262,6 +284,10 @@ mod tests {
             compile(SyscallAction::Allow, vec![rule("mount", SyscallAction::Errno(13), &[])]).unwrap();
         assert_eq!(answer(&filters, "mount", [0; 6]), ERRNO | 13);
         assert_eq!(answer(&filters, "read", [0; 6]), ALLOW);
+        if cfg!(target_arch = "x86_64") {
+            let by_another_number = (0x4000_0000 | Sysno::mount.id()).to_string();
+            assert_eq!(answer(&filters, &by_another_number, [0; 6]), ERRNO | 38);
+        }
         let nothing = compile(SyscallAction::Allow, Vec::new()).unwrap();
         assert!(nothing.programs.is_empty());
         let everything = compile(SyscallAction::KillProcess, Vec::new()).unwrap();
