@@ -55,7 +55,7 @@ bench: ## Compare urunc with other runtimes; needs a quiet machine for a few min
 	scripts/install-deps build test containerd bench
 	$(MAKE) --no-print-directory release guest floor
 	$(CARGO) build --release -p urunc-benches
-	-command -v youki || [ -x $(youki)/bin/youki ] || $(CARGO) install --quiet youki --features v2 --root $(youki) --target-dir $(youki)/target
+	-command -v youki || [ -x $(youki)/bin/youki ] || $(CARGO) install --quiet --locked youki@0.7.0 --features v2 --root $(youki) --target-dir $(youki)/target
 	PATH="$$PATH:$(abspath $(youki))/bin" $(built)/release/compare --urunc $(release)/urunc --floor $(floor) --guests $(guests) --out benches/results $(BENCH)
 
 .PHONY: bench-smoke

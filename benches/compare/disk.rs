@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, chain};
 use crate::error::{BenchError, Context, Result};
 use crate::report::Table;
 use crate::workload::in_path;
@@ -26,18 +26,23 @@ const BUSYBOX: &str = "/bin/busybox";
 const SCRIPT: &str = r#"#!/bin/busybox sh
 busybox=/bin/busybox
 $busybox mount -t proc proc /proc
-now() { read -r up idle </proc/uptime; $busybox echo "$up"; }
-$busybox echo "read from $(now)"
+say() { read -r up idle </proc/uptime; $busybox echo; $busybox echo "bench: $* $up"; }
+# Of mounts over each other, the last one is the root.
+while read -r source place kind rest; do [ "$place" = / ] && root=$kind; done </proc/mounts
+say root $root
+say read from
 $busybox dd if=/data of=/dev/null bs=64k 2>/dev/null
-$busybox echo "read to $(now)"
-$busybox echo "write from $(now)"
+say read to
+$busybox rm -f /work/new
+$busybox sync
+say write from
 $busybox dd if=/dev/zero of=/work/new bs=64k count=COUNT conv=fsync 2>/dev/null
-$busybox echo "write to $(now)"
-$busybox echo "files from $(now)"
+say write to
+say files from
 i=0; while [ $i -lt FILES ]; do echo $i >/work/$i; i=$((i+1)); done
 cd /work && $busybox rm -f [0-9]*
 $busybox sync
-$busybox echo "files to $(now)"
+say files to
 $busybox poweroff -f
 "#;
 
@@ -61,6 +66,16 @@ impl Kind {
             Self::Virtiofs => "virtiofs",
             Self::NineP => "9p",
             Self::Initrd => "initrd",
+        }
+    }
+
+    /// What the guest calls the file system.
+    fn file_system(self) -> &'static str {
+        match self {
+            Self::Block => "ext4",
+            Self::Virtiofs => "virtiofs",
+            Self::NineP => "9p",
+            Self::Initrd => "rootfs",
         }
     }
 
@@ -90,6 +105,7 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) -> Result<Option<Table>>
     let missing = match &kernel {
         None => Some("URUNC_GUEST_KERNEL names no kernel (CONTRIBUTING.md)"),
         Some(_) if in_path("qemu-system-x86_64").is_none() => Some("QEMU is not installed"),
+        Some(path) if !path.is_file() => Some("URUNC_GUEST_KERNEL names no file"),
         Some(_) if !Path::new(BUSYBOX).exists() => Some("busybox-static is not installed"),
         Some(_) => None,
     };
@@ -97,52 +113,67 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) -> Result<Option<Table>>
         bench.skipped.push(format!("disks: {}", missing.unwrap_or_default()));
         return Ok(None);
     };
-    let has_virtiofs = in_path("virtiofsd").is_some() || Path::new("/usr/libexec/virtiofsd").exists();
-    if !has_virtiofs {
-        bench.skipped.push("disks over virtiofs: virtiofsd is not installed".to_owned());
-    }
-    let kinds = Kind::ALL.into_iter().filter(|kind| has_virtiofs || *kind != Kind::Virtiofs);
-    let kinds: Vec<Kind> = kinds.collect();
     let emulated = emulated();
-    let bundles =
-        kinds.iter().map(|kind| bundle(bench, *kind, &kernel, emulated)).collect::<Result<Vec<_>>>()?;
     // [measure][kind][round]
-    let mut values = vec![vec![Vec::new(); kinds.len()]; 3];
+    let mut values: [[Vec<f64>; 4]; 3] = Default::default();
+    let mut bundles = Vec::new();
+    for kind in Kind::ALL {
+        bundles.push(bundle(bench, kind, &kernel, emulated).map_err(|error| chain(&error)));
+    }
+    let mut order = [0, 1, 2, 3];
     for round in 0..rounds {
-        for (index, (kind, bundle)) in kinds.iter().zip(&bundles).enumerate() {
-            let text = boot(bench, *kind, bundle, round)?;
-            let seconds = |what: &str| between(&text, what, *kind);
-            values[0][index].push(f64::from(SIZE) / seconds("read")?);
-            values[1][index].push(f64::from(SIZE) / seconds("write")?);
-            values[2][index].push(f64::from(FILES) / seconds("files")?);
+        bench.shuffle(&mut order);
+        for index in order {
+            let (kind, Ok(bundle)) = (Kind::ALL[index], &bundles[index]) else { continue };
+            match boot(bench, kind, bundle, round).and_then(|text| seconds(&text, kind)) {
+                Ok([read, write, files]) => {
+                    values[0][index].push(f64::from(SIZE) / read);
+                    values[1][index].push(f64::from(SIZE) / write);
+                    values[2][index].push(f64::from(FILES) / files);
+                }
+                // One kind that does not work here is no reason to lose what else has been measured.
+                Err(error) => bundles[index] = Err(chain(&error)),
+            }
         }
     }
-    let mut table = Table::new(TITLE, kinds.iter().map(|kind| kind.name()));
+    for (kind, bundle) in Kind::ALL.iter().zip(bundles) {
+        if let Err(why) = bundle {
+            bench.skipped.push(format!("disks by {}: {why}", kind.name()));
+        }
+    }
+    let mut table = Table::new(TITLE, Kind::ALL.map(Kind::name));
     table.note(format!(
         "The root file system of a Linux guest in QEMU{}, by the kind that it is given by: {SIZE} MiB read once, as much written and synced, \
-         and {FILES} small files made and removed. The host's side is in memory.",
+         and {FILES} small files made and removed. The host's side is in memory. The guest tells the time in steps of 10 ms.",
         if emulated { ", which emulates it" } else { "" }
     ));
-    for (measure, unit, values) in
-        [("read", "MiB/s", &values[0]), ("write", "MiB/s", &values[1]), ("small files", "/s", &values[2])]
+    for ((measure, unit), values) in
+        [("read", "MiB/s"), ("write", "MiB/s"), ("small files", "/s")].into_iter().zip(values)
     {
-        table.row(measure, unit, values.clone());
+        table.row(measure, unit, values);
     }
     Ok(Some(table))
 }
 
-/// Seconds between two lines of the guest. Its clock ticks every 10 ms.
-fn between(text: &str, what: &str, kind: Kind) -> Result<f64> {
-    let at = |end: &str| -> Option<f64> {
-        let (_, rest) = text.split_once(&format!("{what} {end} "))?;
-        rest.split_ascii_whitespace().next()?.parse().ok()
+/// What the guest says of reading, writing and small files, if it had the kind of root file system that it should.
+fn seconds(text: &str, kind: Kind) -> Result<[f64; 3]> {
+    let said = |what: &str| {
+        text.lines().find_map(|line| line.trim_end().strip_prefix("bench: ")?.strip_prefix(what))
     };
-    match (at("from"), at("to")) {
-        (Some(from), Some(to)) => Ok((to - from).max(0.01)),
-        _ => {
-            Err(BenchError::Unexpected(format!("the guest with {} did not say {what}: {text}", kind.name())))
-        }
+    let silent = |what: &str| BenchError::Unexpected(format!("the guest did not say {what}: {text}"));
+    let root =
+        said("root ").and_then(|rest| rest.split(' ').next()).ok_or_else(|| silent("what its root is"))?;
+    if root != kind.file_system() {
+        let text = format!("the guest's root is {root} instead of {}", kind.file_system());
+        return Err(BenchError::Unexpected(text));
     }
+    let mut found = [0.0; 3];
+    for (what, seconds) in ["read", "write", "files"].into_iter().zip(&mut found) {
+        let at = |end: &str| said(&format!("{what} {end} "))?.parse::<f64>().ok();
+        let (Some(from), Some(to)) = (at("from"), at("to")) else { return Err(silent(what)) };
+        *seconds = (to - from).max(0.01);
+    }
+    Ok(found)
 }
 
 /// A bundle that gives the guest its root file system in this way.
@@ -219,27 +250,28 @@ fn boot(bench: &Bench, kind: Kind, bundle: &Path, round: usize) -> Result<String
     if kind == Kind::Block {
         run("mount", &["-o", "loop", text(&bundle.join("image"))?, text(&rootfs)?])?;
     }
-    // A guest that hangs must not hang the bench.
-    let output = Command::new("timeout")
-        .arg("120")
-        .arg(&bench.tools.urunc)
-        .arg("--root")
-        .arg(bench.place.directory("state-guest")?)
-        .args(["run", "--bundle", text(bundle)?, &format!("disk{round}")])
-        .env("URUNC_CONFIG_FILE", bundle.join("urunc.toml"))
-        .output()
-        .to("run urunc")?;
+    let root = bench.place.directory("state-guest")?;
+    let id = format!("disk{round}");
+    let urunc = |words: &[&str]| {
+        // A guest that hangs must not hang the bench, and it would not shut down when asked.
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", "120"]).arg(&bench.tools.urunc).arg("--root").arg(&root).args(words);
+        command.env("URUNC_CONFIG_FILE", bundle.join("urunc.toml")).output().to("run urunc")
+    };
+    let output = urunc(&["run", "--bundle", text(bundle)?, &id]);
+    // What is left only if the guest did not come to its end.
+    let _ = urunc(&["delete", "--force", &id]);
     if kind == Kind::Block {
-        // urunc has unmounted it for the guest, and the loop device has gone with its last user.
         let _ = Command::new("umount").arg("-q").arg(&rootfs).status();
     }
+    let output = output?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(said);
     }
     let words = String::from_utf8_lossy(&output.stderr);
     Err(BenchError::Command {
-        program: format!("urunc with {}", kind.name()),
+        program: "urunc".to_owned(),
         status: output.status.to_string(),
         text: format!("{words}{said}"),
     })
@@ -263,9 +295,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guests_clock_is_read() {
-        let text = "[  1.0] kernel\r\nread from 1.50\r\nread to 2.00\r\nwrite from 2.0\r\n";
-        assert_eq!(between(text, "read", Kind::Block).unwrap(), 0.5);
-        assert!(between(text, "write", Kind::Block).is_err());
+    fn the_guest_is_understood_among_the_kernels_messages() {
+        let text = "[  1.0] kernel: thread from 7\r\nbench: root ext4 1.0\r\nbench: read from 1.50\r\nbench: read to 2.00\r\n\
+                    bench: write from 2.0\r\nbench: write to 2.0\r\nbench: files from 2.0\r\nbench: files to 4.0\r\n";
+        assert_eq!(seconds(text, Kind::Block).unwrap(), [0.5, 0.01, 2.0]);
+        assert!(seconds(text, Kind::NineP).unwrap_err().to_string().contains("ext4 instead of 9p"));
+        assert!(seconds(&text.replace("files to", "files"), Kind::Block).is_err());
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) -> Result<Option<Table>>
     table.row("echo request, round trip", "µs", pings.iter().map(|pinged| pinged.trips.clone()));
     table.row("echo requests in a flood", "/s", pings.iter().map(|pinged| pinged.rates.clone()));
     table.row(
-        "frames of 1,400 bytes, there and back",
+        "requests of 1,400 bytes in a flood, each way",
         "MiB/s",
         pings.iter().map(|pinged| pinged.volumes.clone()),
     );
@@ -120,7 +120,7 @@ struct Pinged {
     trips: Vec<f64>,
     /// Requests a second, as fast as they are answered.
     rates: Vec<f64>,
-    /// Mebibytes a second in each direction.
+    /// Mebibytes a second each way, without headers.
     volumes: Vec<f64>,
 }
 

@@ -1,12 +1,12 @@
-//! Reading files that the kernel makes up as they are read: of `/proc`, `/sys` and control groups.
+//! What the kernel makes up as it is read: files of `/proc`, `/sys` and control groups, and the paths of open files.
 //!
-//! They claim to be empty, for which `std::fs::read` takes up to ten small reads where one does. Each of those makes the kernel
+//! Such files claim to be empty, for which `std::fs::read` takes up to ten small reads where one does. Each of those makes the kernel
 //! find its place in the text again.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -33,11 +33,22 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `path` without symbolic links: [`std::fs::canonicalize`] in three system calls, as the kernel knows it.
+/// `path` without symbolic links: [`std::fs::canonicalize`] in three system calls.
 pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let link = rustix::fs::readlink(format!("/proc/self/fd/{}", place.as_raw_fd()), Vec::with_capacity(256))?;
-    Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
+    let real = PathBuf::from(OsString::from_vec(link.into_bytes()));
+    // What has no path is shown as something that looks like one (d_path in the kernel).
+    if real.is_relative() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    if real.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        let (found, named) = (rustix::fs::fstat(&place)?, rustix::fs::stat(&real)?);
+        if (found.st_dev, found.st_ino) != (named.st_dev, named.st_ino) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+    }
+    Ok(real)
 }
 
 /// Reads a whole file of text.
@@ -58,7 +69,19 @@ mod tests {
         {
             assert_eq!(real_path(path).unwrap(), path.canonicalize().unwrap());
         }
-        assert_eq!(real_path(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let missing = |path: &Path| real_path(path).unwrap_err().kind() == io::ErrorKind::NotFound;
+        assert!(missing(&directory.path().join("none")));
+        // What was deleted, and a directory of the name that it is shown by, which is another one.
+        let gone = directory.path().join("gone");
+        std::fs::create_dir(&gone).unwrap();
+        let open = std::fs::File::open(&gone).unwrap();
+        std::fs::remove_dir(&gone).unwrap();
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        assert!(missing(&by_descriptor));
+        let lookalike = directory.path().join("gone (deleted)");
+        std::fs::create_dir(&lookalike).unwrap();
+        assert!(missing(&by_descriptor));
+        assert_eq!(real_path(&lookalike).unwrap(), lookalike.canonicalize().unwrap());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(
     })
 }
 
-/// Writes a document, on one line.
+/// Writes a document.
 pub(crate) fn to_json(document: &impl Serialize) -> Result<Vec<u8>, DocumentError> {
     let mut json = Vec::with_capacity(4096);
     serde_json::to_writer(&mut json, document).map_err(DocumentError::Unwritable)?;

@@ -42,14 +42,10 @@ fn read_file(id: &ContainerId, directory: BorrowedFd<'_>, file: &'static str) ->
     let read_all = || {
         let fd = openat(directory, file, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let mut contents = Vec::with_capacity(16 * 1024);
-        loop {
-            let room = contents.spare_capacity_mut().len();
-            // These are files of a disk or of memory, which end where a read gives less than it could.
-            if retry_on_intr(|| read(&fd, spare_capacity(&mut contents)))? < room {
-                return Ok(contents);
-            }
-            contents.reserve(16 * 1024);
+        while retry_on_intr(|| read(&fd, spare_capacity(&mut contents)))? > 0 {
+            contents.reserve(1024);
         }
+        Ok(contents)
     };
     read_all().map_err(|errno: Errno| StoreError::Read { id: id.clone(), file, source: errno.into() })
 }

@@ -1,14 +1,13 @@
 //! Parts of our documents that belong to somebody else: kept as the text that they are.
 //!
-//! Whoever only passes a record on neither pays for taking such a part apart nor can lose a name or a digit of it. A
-//! record is read by every command and written several times in a container's life; that was half of a short command's
-//! instructions when these parts were trees (benches/README.md).
+//! Whoever only passes a record on neither pays for taking such a part apart nor can lose a name or a digit of it. That
+//! counts, because every command reads a record, and a container's life writes it several times (benches/README.md).
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 /// Any JSON value, as text. Two are equal if their texts are.
@@ -72,15 +71,42 @@ pub(crate) type Unknown = BTreeMap<String, Json>;
 
 /// The fields of an object, from which the known ones are taken, so that the unknown ones remain. (What serde's `flatten`
 /// does cannot carry text.)
-#[derive(Deserialize)]
-#[serde(transparent)]
 pub(crate) struct Fields(Unknown);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Unknown::new();
+                while let Some((name, json)) = map.next_entry::<String, Json>()? {
+                    if let Some(_earlier) = fields.insert(name.clone(), json) {
+                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
 
 impl Fields {
     /// Takes a field that must be there.
     pub(crate) fn take<T: DeserializeOwned, E: Error>(&mut self, name: &'static str) -> Result<T, E> {
         let json = self.0.remove(name).ok_or_else(|| E::missing_field(name))?;
-        json.read().map_err(|error| E::custom(format_args!("{name}: {error}")))
+        json.read().map_err(|error| {
+            // Where in the part it is would be taken for where in the whole.
+            let text = error.to_string();
+            let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+            E::custom(format_args!("{name}: {text}"))
+        })
     }
 
     /// Takes a field that may be absent or `null`.
@@ -104,6 +130,15 @@ mod tests {
         let json: Json = serde_json::from_str(text).unwrap();
         assert_eq!((json.text(), serde_json::to_string(&json).unwrap().as_str()), (text, text));
         assert_eq!(format!("{json} {json:?}"), format!("{text} {text}"));
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        let twice = serde_json::from_str::<Fields>(r#"{"a":1,"a":2}"#).err().unwrap();
+        assert!(twice.to_string().starts_with("duplicate field `a`"), "{twice}");
+        let mut fields: Fields = serde_json::from_str(r#"{"a":1}"#).unwrap();
+        let wrong = fields.take::<bool, serde_json::Error>("a").unwrap_err();
+        assert_eq!(wrong.to_string(), "a: invalid type: integer `1`, expected a boolean");
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Publisher {
 
 /// What containerd knows a message by: its full name alone, without the `type.googleapis.com/` of `Any::pack`.
 ///
-/// The message could be asked for it, but only by way of its description, from which a shim would then hold 0.4 MiB.
+/// The message could be asked for it, but only by way of its description, which a shim would then hold, half a mebibyte of it.
 fn type_url<E: Event>() -> String {
     format!("containerd.events.{}", E::NAME)
 }
