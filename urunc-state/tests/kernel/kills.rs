@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use rustix::event::{Timespec, poll};
 use urunc_state::Store;
 
 use crate::helper::{fill, number};
@@ -45,12 +45,14 @@ fn kill_writers(place: &str, kills: u64) {
         }
         // Also when this thread panics: the readers must end.
         let _end = Finally(&done);
-        let mut last = 0;
+        let (mut last, mut longest) = (0, SHORTEST);
         for kill in 0..kills {
-            run_and_kill(directory.path(), kill);
+            run_and_kill(directory.path(), life(longest, kill));
             // The next command gets the lock at once and finds the last committed record.
             let n = number(store.lock(&id("a"), now()).unwrap().record());
             assert!(n >= last, "record {n} after record {last}");
+            // Whatever a write takes here: about every second writer shall complete one at least.
+            longest = if n == last { longest * 2 } else { (longest / 2).max(SHORTEST) };
             last = n;
         }
         last
@@ -64,8 +66,16 @@ fn kill_writers(place: &str, kills: u64) {
     eprintln!("{place}: {kills} kills, {written} records, {reads} reads, {left} temporary files swept");
 }
 
+/// The time within which a writer is killed at first; a slow disk needs more.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A part of `longest`, spread evenly over the kills but without a pattern.
+fn life(longest: Duration, kill: u64) -> Duration {
+    longest * u32::try_from(kill * 618_034 % 1_000_000).unwrap() / 1_000_000
+}
+
 /// Lets a writer write for a little while.
-fn run_and_kill(root: &Path, kill: u64) {
+fn run_and_kill(root: &Path, life: Duration) {
     let mut writer = Command::new(std::env::current_exe().unwrap())
         .args(["helper", "writer"])
         .arg(root)
@@ -73,9 +83,7 @@ fn run_and_kill(root: &Path, kill: u64) {
         .spawn()
         .unwrap();
     let ready = writer.stdout.take().unwrap().read_exact(&mut [0]);
-    // Up to a millisecond, spread evenly but without a pattern.
-    let life = Timespec { tv_sec: 0, tv_nsec: i64::try_from(kill * 618_033_989 % 1_000_000).unwrap() };
-    poll(&mut [], Some(&life)).unwrap();
+    thread::sleep(life);
     writer.kill().unwrap();
     let status = writer.wait().unwrap();
     ready.unwrap();
