@@ -96,7 +96,6 @@ pub struct BundleFile {
     path: PathBuf,
     config: PathBuf,
     document: Document,
-    annotations: BTreeMap<String, String>,
 }
 
 impl BundleFile {
@@ -118,8 +117,7 @@ impl BundleFile {
         let document: Document = serde_path_to_error::deserialize(&mut reader)
             .map_err(|source| BundleError::Parse { path: config.clone(), source })?;
         reader.end().map_err(|source| BundleError::Trailing { path: config.clone(), source })?;
-        let annotations = document.annotations.clone().unwrap_or_default();
-        Ok(Self { path, config, document, annotations })
+        Ok(Self { path, config, document })
     }
 
     /// The bundle's directory, absolute.
@@ -131,14 +129,15 @@ impl BundleFile {
     /// All annotations.
     #[must_use]
     pub fn annotations(&self) -> &BTreeMap<String, String> {
-        &self.annotations
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.document.annotations.as_ref().unwrap_or(&NONE)
     }
 
     /// Whether it is that of Knative's proxy.
     #[must_use]
     pub fn is_queue_proxy(&self) -> bool {
         let env = self.document.process.as_ref().and_then(|process| process.env.as_deref());
-        knative::is_queue_proxy(&self.annotations, env.unwrap_or_default())
+        knative::is_queue_proxy(self.annotations(), env.unwrap_or_default())
     }
 
     /// The image's root directory, if the specification names one.
