@@ -1,6 +1,10 @@
 //! What this crate reads from `/proc`, and how it is parsed.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -12,6 +16,13 @@ pub(crate) fn read_small(path: &str) -> io::Result<Vec<u8>> {
     let length = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer))?;
     buffer.truncate(length);
     Ok(buffer)
+}
+
+/// Where an open directory is: absolute, without symbolic links, `..` or doubled slashes (proc_pid_fd(5)).
+pub(crate) fn path_of(directory: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let path = rustix::fs::readlink(link, Vec::with_capacity(256))?;
+    Ok(PathBuf::from(OsString::from_vec(path.into_bytes())))
 }
 
 /// The start time out of the contents of `/proc/PID/stat`: field 22, in clock ticks since boot (proc_pid_stat(5)).

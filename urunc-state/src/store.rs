@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::files::{self, ORIGIN};
 use crate::lock::{Attempt, lock_until};
-use crate::{ContainerId, Deadline, Lock, Locked, Origin, Record, StoreError, tree};
+use crate::{ContainerId, Deadline, Lock, Locked, Origin, Record, StoreError, procfs, tree};
 
 /// How a container's directory is opened.
 pub(crate) const DIRECTORY: OFlags =
@@ -32,7 +32,7 @@ impl Store {
     /// Opens the store at `root`, which is created with mode 0700 if it is missing.
     ///
     /// # Errors
-    /// [`StoreError::UnfitRoot`] for `/`, a relative path or one with `..`; [`StoreError::Root`] when it cannot be
+    /// [`StoreError::UnfitRoot`] for `/`, a link to it, a relative path or one with `..`; [`StoreError::Root`] when it cannot be
     /// opened or created.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let path = root.to_path_buf();
@@ -49,13 +49,19 @@ impl Store {
                 .and_then(|()| open_root().map_err(Into::into)),
             result => result.map_err(Into::into),
         };
-        match opened {
-            Ok(root) => Ok(Self { root, path }),
+        let found = opened.and_then(|root| {
+            let path = procfs::path_of(root.as_fd())?;
+            Ok((root, path))
+        });
+        match found {
+            Ok((_, real)) if real.parent().is_none() => Err(StoreError::UnfitRoot { path }),
+            Ok((root, path)) => Ok(Self { root, path }),
             Err(source) => Err(StoreError::Root { path, source }),
         }
     }
 
-    /// Where it is.
+    /// Where it is: the same path however the root was spelled when it was opened, by a symbolic link or with slashes to
+    /// spare, so that it can tell this store from others.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -61,6 +61,22 @@ fn roots_that_could_reach_the_whole_system_are_refused() {
     for bad in ["", "/", "//", "/.", "run", "./run", "../run", "/run/..", "/run/../..", "/run/../etc"] {
         assert!(matches!(Store::open(Path::new(bad)), Err(StoreError::UnfitRoot { .. })), "{bad:?}");
     }
+    let scratch = scratch();
+    let link = scratch.directory.path().join("link");
+    std::os::unix::fs::symlink("/", &link).unwrap();
+    assert!(matches!(Store::open(&link), Err(StoreError::UnfitRoot { .. })));
+}
+
+#[test]
+fn a_root_has_one_path_however_it_is_spelled() {
+    let scratch = scratch();
+    let real = scratch.directory.path().canonicalize().unwrap().join("root");
+    fs::create_dir(&real).unwrap();
+    let link = scratch.directory.path().join("link");
+    std::os::unix::fs::symlink("root", &link).unwrap();
+    for spelling in [real.clone(), link, real.join(""), scratch.directory.path().join(".//root/.")] {
+        assert_eq!(Store::open(&spelling).unwrap().path().as_os_str(), real.as_os_str(), "{spelling:?}");
+    }
 }
 
 #[test]
