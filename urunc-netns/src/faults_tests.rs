@@ -64,7 +64,7 @@ fn a_failure_at_any_step_leaves_the_namespace_as_it_was() {
                 } else {
                     detach_now(&pod, &plan);
                 }
-                lab::same(&pod.inside.dump(), &before);
+                lab::restored(&pod.inside, &before);
                 struck
             });
         }
@@ -85,7 +85,7 @@ fn a_record_is_detached_in_any_state_of_completion() {
             let (struck, result) = attach_with(&pod, &plan, Fault::Crash, change);
             assert_eq!(struck, result.is_err(), "{result:?}");
             detach_now(&pod, &plan);
-            lab::same(&pod.inside.dump(), &before);
+            lab::restored(&pod.inside, &before);
             struck
         });
     }
@@ -121,7 +121,7 @@ fn a_failure_while_detaching_is_reported_and_the_rest_is_done() {
             let (leads_there, left) = (format!("\"to_dev\":\"{}\"", plan.tap), pod.inside.dump());
             assert!(!left.contains(&leads_there), "{left}");
             detach_now(&pod, &plan);
-            lab::same(&pod.inside.dump(), &before);
+            lab::restored(&pod.inside, &before);
             struck
         });
     }
@@ -141,7 +141,7 @@ fn what_carries_the_mark_is_found_without_a_record() {
         at_every_change(8, |change| {
             let (struck, _) = attach_with(&pod, &plan, Fault::Crash, change);
             pod.inside.netns().run(|here| detach_unrecorded(here, &plan.owner)).unwrap().unwrap();
-            lab::same(&pod.inside.dump(), &before);
+            lab::restored(&pod.inside, &before);
             struck
         });
     }

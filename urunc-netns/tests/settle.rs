@@ -29,7 +29,12 @@ fn offered(pod: &Pod, mode: Mode) -> Attachment {
         assert!(matches!(tap, Tap::Named));
         plan.attachment
     });
-    attached.unwrap()
+    let record = attached.unwrap();
+    // A child that another thread is starting may still have a copy of the descriptor.
+    lab::until("nobody is there", || {
+        !pod.inside.sh(&format!("ip -o link show {}", record.tap)).contains("LOWER_UP")
+    });
+    record
 }
 
 /// `/dev/net/tun` as the monitor's root has it: its own node, for itself alone.
@@ -65,12 +70,13 @@ fn go(monitor: &mut Child) -> i32 {
     said(monitor)
 }
 
+/// The words may follow others on their line: a test runner with one thread names the test there before it runs it.
 fn said(monitor: &mut Child) -> i32 {
     let stdout = BufReader::new(monitor.stdout.as_mut().unwrap());
     let words = stdout
         .lines()
         .map(Result::unwrap)
-        .find_map(|line| line.strip_prefix("attached: ").map(str::to_owned));
+        .find_map(|line| line.split_once("attached: ").map(|(_, code)| code.to_owned()));
     words.unwrap().parse().unwrap()
 }
 
@@ -112,7 +118,7 @@ fn persistent(pod: &Pod, record: &Attachment) -> bool {
     link.contains(r#""persist":true"#)
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = lab::PATIENCE;
 
 #[test]
 fn the_device_dies_with_the_monitor_once_that_has_attached() {

@@ -7,7 +7,7 @@ mod lab;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use urunc_netns::{StillThreaded, wait_single_threaded};
@@ -16,7 +16,7 @@ fn main() {
     if !lab::ready() {
         return;
     }
-    let soon = || Instant::now() + Duration::from_secs(5);
+    let soon = || Instant::now() + lab::PATIENCE;
     let (lab, own) = (lab::Lab::new(), File::open("/proc/self/ns/mnt").unwrap());
     let ns = lab.netns();
     for _ in 0..1000 {

@@ -207,10 +207,11 @@ fn after_detaching_the_interface_belongs_to_the_container_again() {
     outside.send_to(b"to the guest", "10.9.0.2:900").unwrap();
     let error = inside.recv_from(&mut [0; 99]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock, "it went to the guest, who did not answer");
+    // Before the container hears again: what waits for its answer would otherwise still be sent.
+    pod.outside.sh("ip neigh flush dev peer");
     pod.inside.netns().run(|here| detach(here, &attachment)).unwrap().unwrap();
     drop(guest);
-    pod.outside.sh("ip neigh flush dev peer");
-    inside.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    inside.set_read_timeout(Some(lab::PATIENCE)).unwrap();
     outside.send_to(b"to the container", "10.9.0.2:900").unwrap();
     let mut buffer = [0; 99];
     let (length, _) = inside.recv_from(&mut buffer).unwrap();

@@ -4,13 +4,13 @@
 use std::io::{Read, Write};
 use std::num::NonZero;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, PATIENCE};
 
 pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const IPV4: u16 = 0x0800;
@@ -72,12 +72,12 @@ impl Port {
 
     /// The next frame that fulfils the condition; others are passed over.
     pub(crate) fn expect(&mut self, what: &str, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.receive_until(deadline) {
                 Some(frame) if wanted(&frame) => return frame,
                 Some(_) => (),
-                None => panic!("not within five seconds: {what}"),
+                None => panic!("not within {PATIENCE:?}: {what}"),
             }
         }
     }

@@ -34,11 +34,14 @@ pub(crate) fn has(program: &str) -> bool {
     found.is_ok_and(|status| status.success())
 }
 
-/// Waits for a condition, which must become true within ten seconds.
+/// How long to wait for what must happen, however slow the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for a condition, which must become true.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::yield_now();
     }
 }
@@ -94,14 +97,14 @@ impl Lab {
         command
     }
 
-    /// Everything that this crate could have changed, as iproute2 sees it.
+    /// Everything that this crate could have changed, as iproute2 sees it. A link may vanish while it looks.
     pub(crate) fn dump(&self) -> String {
         self.sh(
             "ip -j -d link; ip -j -d addr; ip -j -d route show table all; ip -j -6 -d route show table all
              tc -j -d qdisc
              for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1); do
                  echo $link: $(cat /proc/sys/net/ipv4/conf/$link/forwarding)
-                 tc -j -d filter show dev $link ingress 2>&1; tc -j -d filter show dev $link egress 2>&1
+                 tc -j -d filter show dev $link ingress 2>&1 || :; tc -j -d filter show dev $link egress 2>&1 || :
              done
              cat /proc/sys/net/ipv4/ip_forward
              if command -v nft >/dev/null; then nft -j list ruleset; fi",
@@ -121,6 +124,18 @@ pub(crate) fn same(after: &str, before: &str) {
         after == before,
         "first difference: {first:#?}\nappeared: {appeared:#?}\nvanished: {vanished:#?}"
     );
+}
+
+/// Waits until a namespace is as it was before. A TAP device goes with the last copy of its descriptor, and what
+/// another thread of the test starts has one until it executes its program.
+#[track_caller]
+pub(crate) fn restored(lab: &Lab, before: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut after = lab.dump();
+    while after != before && Instant::now() < deadline {
+        after = lab.dump();
+    }
+    same(&after, before);
 }
 
 /// Kills a process of ours and waits for it.
