@@ -221,7 +221,7 @@ fn the_program_is_known_by_device_and_inode_and_changes_with_execve() {
         Some((found.dev(), found.ino()))
     };
     let exe = || process.exe().unwrap().map(|exe| (exe.dev, exe.ino));
-    assert_eq!(exe(), file("/bin/sh"));
+    wait_until("the child has become a shell", || exe() == file("/bin/sh"));
     let init = process.exe().unwrap();
 
     // The same record before and after: created, then running, without anybody having recorded it.

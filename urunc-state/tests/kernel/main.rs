@@ -41,5 +41,8 @@ fn main() -> ExitCode {
             })
         })
         .collect();
-    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+    // One after the other: a child that one starts would hold the locks of another until it executes its program.
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, tests).exit_code()
 }

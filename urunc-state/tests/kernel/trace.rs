@@ -29,10 +29,19 @@ pub(crate) struct Traced {
     pub(crate) code: Option<u8>,
 }
 
-/// Calls that are not the operation's: for memory, and what the standard library's debug build checks on close.
+/// Calls that are not the operation's: for memory, what the standard library's debug build checks on close, and the
+/// time, which is a call only where the kernel's clock cannot be read without one.
 pub(crate) fn is_noise(call: i64) -> bool {
-    [libc::SYS_brk, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise, libc::SYS_fcntl]
-        .contains(&call)
+    [
+        libc::SYS_brk,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_fcntl,
+        libc::SYS_clock_gettime,
+    ]
+    .contains(&call)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use urunc_state::{AbsolutePath, ContainerId, Deadline, Origin, Record, Store};
 
+/// How long to wait for what must happen, however slow the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(10))
+    Deadline::after(PATIENCE)
 }
 
 pub(crate) fn now() -> Deadline {
@@ -58,11 +61,11 @@ pub(crate) fn tree(directory: &Path) -> Vec<String> {
     found
 }
 
-/// Waits until `condition` holds; panics after ten seconds.
+/// Waits until `condition` holds; panics if it never does.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain until {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
         std::thread::yield_now();
     }
 }
