@@ -145,10 +145,11 @@ fn the_lock_does_not_survive_execve() {
     let held = scratch.store.create(&origin, record).unwrap();
     let flags = rustix::io::fcntl_getfd(held.dir()).unwrap();
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     drop(held);
     // Not at once: `spawn` returns a moment before the kernel has closed the child's descriptors.
-    assert!(scratch.store.lock(&id("a"), soon()).is_ok());
+    let got = scratch.store.lock(&id("a"), soon());
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(got.is_ok(), "{got:?}");
 }

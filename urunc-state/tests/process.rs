@@ -20,7 +20,7 @@ struct Sleeper(Child);
 
 impl Sleeper {
     fn spawn() -> Self {
-        Self(Command::new("sleep").arg("60").spawn().unwrap())
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
     }
 
     fn pid(&self) -> Pid {
@@ -186,7 +186,7 @@ fn a_name_full_of_parentheses_forges_no_start_time() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join(") S 1 (9 9 9) Z");
     std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
-    let child = Sleeper(Command::new(&program).arg("60").spawn().unwrap());
+    let child = Sleeper(Command::new(&program).arg("600").spawn().unwrap());
     let name = format!("/proc/{}/comm", child.pid());
     wait_until("the program is executed", || fs::read_to_string(&name).unwrap().starts_with(") S 1"));
     let plain = Sleeper::spawn();
@@ -213,7 +213,7 @@ fn the_number_of_a_thread_is_no_process() {
 #[test]
 fn the_program_is_known_by_device_and_inode_and_changes_with_execve() {
     let mut shell = Command::new("sh");
-    shell.args(["-c", "read _; exec sleep 60"]).stdin(std::process::Stdio::piped());
+    shell.args(["-c", "read _; exec sleep 600"]).stdin(std::process::Stdio::piped());
     let mut child = Sleeper(shell.spawn().unwrap());
     let process = child.process();
     let file = |path: &str| {

@@ -56,5 +56,5 @@ pub(crate) fn in_a_fresh_pid_namespace() {
 }
 
 fn sleeper() -> Child {
-    Command::new("sleep").arg("60").spawn().unwrap()
+    Command::new("sleep").arg("600").spawn().unwrap()
 }
