@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{LoopDisk, in_own_mounts, run_program};
+use common::{LoopDisk, in_own_mounts, run_program, wait_until};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use tempfile::TempDir;
 use urunc_rootfs::block::{Afterwards, BlockError, GiveBackError, GivenBack, Handover};
@@ -47,7 +47,7 @@ fn mounted(options: &str) -> (TempDir, LoopDisk, PathBuf) {
 fn mounted_with_autoclear() -> (TempDir, LoopDisk, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let disk = LoopDisk::new(dir.path(), "disk");
-    run_program("losetup", &["--detach".as_ref(), disk.node.as_os_str()]);
+    disk.detach();
     let point = dir.path().join("volume");
     fs::create_dir(&point).unwrap();
     run_program("mount", &["-o".as_ref(), "loop".as_ref(), disk.file.as_os_str(), point.as_os_str()]);
@@ -190,7 +190,7 @@ fn a_disk_that_is_busy_for_a_moment_is_waited_for() {
         std::thread::scope(|scope| {
             // Before the first attempt or between two: both orders must end well.
             scope.spawn(move || drop(file));
-            handover.take(Access::ReadWrite, Duration::from_secs(10)).is_ok()
+            handover.take(Access::ReadWrite, Duration::from_secs(60)).is_ok()
         })
     });
     assert!(taken);
@@ -296,14 +296,14 @@ fn a_device_number_that_was_used_again_is_not_mounted() {
         let (dir, disk, point) = mounted("rw");
         let volume = plan(&disk, &point, Afterwards::MountAgain);
         drop(volume.take(Access::ReadWrite, AT_ONCE).unwrap());
-        run_program("losetup", &["--detach".as_ref(), disk.node.as_os_str()]);
+        disk.detach();
         let gone = matches!(volume.give_back(), Err(GiveBackError::Device { .. }));
-        let other = dir.path().join("other");
-        fs::copy(&disk.file, &other).unwrap();
-        run_program("losetup", &[disk.node.as_os_str(), other.as_os_str()]);
+        let other = LoopDisk { node: disk.node.clone(), file: dir.path().join("other") };
+        fs::copy(&disk.file, &other.file).unwrap();
+        run_program("losetup", &[other.node.as_os_str(), other.file.as_os_str()]);
         let reused = matches!(volume.give_back(), Err(GiveBackError::Device { .. }));
         let left_alone = mount_at(&point).is_none();
-        run_program("losetup", &["--detach".as_ref(), disk.node.as_os_str()]);
+        other.detach();
         (gone, reused, left_alone)
     });
     assert_eq!(refused, (true, true, true));
@@ -324,12 +324,4 @@ fn a_mount_that_was_replaced_is_not_unmounted() {
         refused && there
     });
     assert!(refused);
-}
-
-/// The kernel lets go of a loop device a moment after its last user.
-fn wait_until(condition: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    while !condition() && std::time::Instant::now() < deadline {
-        std::thread::yield_now();
-    }
 }

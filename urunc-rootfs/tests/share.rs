@@ -197,7 +197,7 @@ fn virtiofsd_shares_the_tree_as_planned() {
         }
         // Nobody waits for the daemon: the socket listens.
         let mut monitor = UnixStream::connect(&path).unwrap();
-        monitor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        monitor.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         // VHOST_USER_GET_FEATURES, version 1, no payload (QEMU's docs/interop/vhost-user.rst).
         monitor.write_all(&[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
         let mut reply = [0; 20];
@@ -243,7 +243,7 @@ fn exec(launch: &DaemonLaunch, socket: &OwnedFd) -> std::io::Error {
 
 /// The process that serves: virtiofsd forks into its own process namespace.
 fn child_of(daemon: i32) -> i32 {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
         if let Some(child) = children.split_whitespace().next() {

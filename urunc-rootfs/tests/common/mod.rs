@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -139,6 +140,14 @@ pub fn run_program(program: &str, args: &[&std::ffi::OsStr]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Waits for what the kernel does a moment later. Whether it did is for the caller to see.
+pub fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+}
+
 /// An ext4 file system in a file, attached to a loop device until dropped.
 pub struct LoopDisk {
     pub node: std::path::PathBuf,
@@ -167,6 +176,14 @@ impl LoopDisk {
         let args = ["-t", "ext4", "-o", options].map(std::ffi::OsStr::new);
         let paths = [self.node.as_os_str(), at.as_os_str()];
         run_program("mount", &args.into_iter().chain(paths).collect::<Vec<_>>());
+    }
+
+    /// Takes the file away from the device and waits until it is gone: whoever looks at the device keeps it a
+    /// moment longer.
+    pub fn detach(&self) {
+        run_program("losetup", &["--detach".as_ref(), self.node.as_os_str()]);
+        wait_until(|| !self.is_attached());
+        assert!(!self.is_attached(), "{} is still attached", self.node.display());
     }
 
     /// Whether the loop device still has its file.
