@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_monitor_that_is_gone_is_a_success() {
         let (mut child, monitor) = spawn("exit 0");
-        assert!(wait(monitor.as_fd(), Duration::from_secs(10)).unwrap());
+        assert!(wait(monitor.as_fd(), Duration::from_secs(60)).unwrap());
         // A zombie, then nothing at all.
         for _ in 0..2 {
             for shutdown in [Shutdown::Control, Shutdown::Terminate, Shutdown::Kill] {
@@ -199,7 +199,7 @@ mod tests {
     fn a_monitor_that_heeds_ends_in_time_and_one_that_does_not_is_killed() {
         let (mut child, monitor) = spawn("trap 'exit 7' TERM; echo; while :; do sleep 0.01; done");
         until_ready(&mut child);
-        let ended = stop(monitor.as_fd(), Shutdown::Terminate, None, Duration::from_secs(30)).unwrap();
+        let ended = stop(monitor.as_fd(), Shutdown::Terminate, None, Duration::from_secs(60)).unwrap();
         assert_eq!(ended, Ended::InTime);
         assert_eq!(child.wait().unwrap().code(), Some(7));
 
@@ -218,7 +218,7 @@ mod tests {
             request_shutdown(monitor.as_fd(), Shutdown::Control, None),
             Err(StopError::NoControl)
         ));
-        let ended = stop(monitor.as_fd(), Shutdown::Control, None, Duration::from_secs(30)).unwrap();
+        let ended = stop(monitor.as_fd(), Shutdown::Control, None, Duration::from_secs(60)).unwrap();
         assert_eq!(ended, Ended::Killed);
         child.wait().unwrap();
     }
@@ -233,7 +233,7 @@ mod tests {
         until_ready(&mut child);
         assert!(!wait(monitor.as_fd(), Duration::ZERO).unwrap());
         assert_eq!(
-            stop(monitor.as_fd(), Shutdown::Kill, None, Duration::from_secs(30)).unwrap(),
+            stop(monitor.as_fd(), Shutdown::Kill, None, Duration::from_secs(60)).unwrap(),
             Ended::InTime
         );
         child.wait().unwrap();

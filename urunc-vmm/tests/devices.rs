@@ -89,7 +89,7 @@ fn a_solo5_guest_answers_on_the_device_that_its_manifest_declares() {
             );
             // The host asks who has the address as soon as it has something to say to it.
             let socket = std::net::UdpSocket::bind("10.0.0.1:0").unwrap();
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
             while !ip("neigh show").contains("10.0.0.2 dev tap-test lladdr 02:42:0a:00:00:02") {
                 let _ = socket.send_to(b"x", "10.0.0.2:9");
                 assert!(std::time::Instant::now() < deadline, "{} {}", ip("neigh show"), running.output());

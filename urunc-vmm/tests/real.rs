@@ -17,7 +17,7 @@ use urunc_vmm::{
     stop::{self, Ended},
 };
 
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(100);
 
 fn needs(monitor: Monitor) -> Vec<&'static str> {
     match monitor {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
 /// A peer that says `script` line by line, each after it was told something, and then hangs up.
 fn peer(script: &'static [&'static str]) -> UnixStream {
@@ -120,14 +120,16 @@ fn a_silent_peer_and_an_endless_answer_are_given_up() {
 fn a_listener_that_accepts_nobody_does_not_block_a_connect_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    let _listener = UnixListener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    // The standard library asks for room for thousands, more than this process may have open.
+    rustix::net::listen(&listener, 1).unwrap();
     let mut streams = Vec::new();
     let error = loop {
         match connect(&path, SHORT) {
             Ok(stream) => streams.push(stream),
             Err(error) => break error,
         }
-        assert!(streams.len() < 100_000);
+        assert!(streams.len() < 100);
     };
     assert!(matches!(error, ControlError::Connect { .. }));
     let missing = connect(&directory.path().join("nothing"), SHORT).unwrap_err();
