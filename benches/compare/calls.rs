@@ -17,7 +17,7 @@ use crate::sys;
 pub(crate) const TITLE: &str = "System calls";
 
 /// How long a traced command may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts once for each runtime.
 pub(crate) fn measure(bench: &mut Bench) -> Result<Table> {
@@ -95,28 +95,29 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// Files of `prefix`, one for each process, oldest process first.
-fn files(prefix: &Path) -> Vec<(u32, String)> {
+/// Traces of `prefix`, one for each process. First comes that of the process that strace started, which begins with the
+/// execution of a program; the others have at least prepared theirs. Numbers tell no order: they start again.
+fn files(prefix: &Path) -> Vec<String> {
     let (Some(directory), Some(name)) = (prefix.parent(), prefix.file_name().and_then(|name| name.to_str()))
     else {
         return Vec::new();
     };
-    let mut files: Vec<(u32, String)> = fs::read_dir(directory)
+    let mut files: Vec<String> = fs::read_dir(directory)
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.strip_prefix(name)?.parse().ok()?;
-            Some((pid, fs::read_to_string(entry.path()).ok()?))
+            entry.file_name().to_str()?.strip_prefix(name)?;
+            fs::read_to_string(entry.path()).ok()
         })
         .collect();
-    files.sort_unstable();
+    files.sort_by_key(|text| !text.starts_with("execve("));
     files
 }
 
 /// Whether the first process of a trace has ended.
 fn has_ended(prefix: &Path) -> bool {
-    files(prefix).first().is_some_and(|(_, text)| text.contains("+++ exited"))
+    files(prefix).first().is_some_and(|text| text.contains("+++ exited"))
 }
 
 fn executed(directory: &Path, pid_file: &Path) -> bool {
@@ -135,7 +136,7 @@ fn count_calls(directory: &Path, step: Step) -> Result<f64> {
         return Err(BenchError::Unexpected(format!("strace wrote nothing about {}", step.name())));
     }
     let (mut count, mut first) = (0u32, true);
-    for (_, text) in files {
+    for text in files {
         for line in text.lines().filter(|line| !line.starts_with(['+', '-'])) {
             count += 1;
             // The first process's first call is the one that made it a runtime; any other ends our interest, but for those of

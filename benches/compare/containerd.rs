@@ -14,7 +14,7 @@ use crate::bench::Bench;
 use crate::error::{BenchError, Context, Result};
 
 /// How long containerd may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const NAMESPACE: &str = "urunc-bench";
 
 /// A running containerd. It is killed, with the shims of its namespace, when dropped.

@@ -12,7 +12,7 @@ use crate::runtime::{Runtime, Step};
 use crate::sys;
 
 /// How long a guest may take to print.
-const PATIENCE: u64 = 20;
+const PATIENCE: u64 = 60;
 
 /// What a life has cost.
 #[derive(Debug)]

@@ -262,7 +262,7 @@ fn look(pid: i32) -> [Option<f64>; 3] {
 
 /// The shim of container `id`: a child of ours that has `-id ID` on its command line.
 fn adopted(id: &str) -> Result<i32> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let found = children().into_iter().find(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -284,7 +284,7 @@ fn adopted(id: &str) -> Result<i32> {
 /// Waits until the shim of container `id` has ended, and returns its CPU time. It may have ended already, and then has no
 /// command line any more; but no other shim ends meanwhile.
 fn ended(id: &str) -> Result<Duration> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         for pid in children() {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
