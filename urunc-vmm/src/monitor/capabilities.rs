@@ -143,8 +143,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
                 Arch::X86_64 => (64 << 10) - 1,
                 Arch::Aarch64 => 2047,
             },
-            // vmm/src/config.rs, `validate`: what IPv6 needs.
-            min_mtu: 1280,
+            min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,
             tap: TapHandover::Descriptor,
             initrd: true,

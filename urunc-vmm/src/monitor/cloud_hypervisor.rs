@@ -108,7 +108,9 @@ fn add_devices(args: &mut Args, descriptors: &mut Descriptors, machine: &Machine
             return refuse("vhost network back end", "let it move the packets itself");
         }
         let fd = descriptors.inherit(Role::Tap(index));
-        args.pair("--net", format!("id=net{},fd={fd},mac={},mtu={}", index + 1, net.mac, net.mtu));
+        // Without "mtu=", which would make it set the TAP's, and so need CAP_NET_ADMIN. It tells the guest the MTU that
+        // the TAP has (virtio-devices/src/net.rs). No disk can have a name with a dash in it.
+        args.pair("--net", format!("id=net-{},fd={fd},mac={}", index + 1, net.mac));
     }
     for disk in &machine.disks {
         let (id, path) = (&disk.id, option_path("a disk's path", &disk.path)?);
