@@ -1,4 +1,5 @@
-//! A small process that ends a monitor whose guest has reset itself, for monitors that would boot it again for ever.
+//! A small process that ends a monitor whose guest has reset itself, for monitors that would boot it again for ever; and
+//! one whose events cannot be read.
 //!
 //! It reads the monitor's events until the monitor is gone, which closes the pipe; so it can neither outlive the monitor
 //! nor end another process: it knows the monitor by its pidfd.
@@ -26,14 +27,20 @@ pub fn spawn(events: OwnedFd, monitor: BorrowedFd<'_>) -> io::Result<()> {
     match sys::clone_process(UnshareFlags::empty(), Parentage::Child, None)? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
-            // Nobody is there to tell about a failure; the worst that can happen is a guest that boots again.
+            // Nobody is there to tell about a failure.
             let mut keep = [events.as_fd().as_raw_fd(), monitor.as_raw_fd()];
             keep.sort_unstable();
             log::set_max_level(log::LevelFilter::Off);
             let _ = sys::close_all_except(&keep);
             let _ = rustix::process::setsid();
-            if let Ok(Watched::Reset) = watch(File::from(events)) {
-                let _ = pidfd_send_signal(monitor, Signal::TERM);
+            let signal = match watch(File::from(events)) {
+                Ok(Watched::Reset) => Some(Signal::TERM),
+                Ok(Watched::Ended) => None,
+                // What says nothing that can be read could boot its guest again for ever.
+                Err(_) => Some(Signal::KILL),
+            };
+            if let Some(signal) = signal {
+                let _ = pidfd_send_signal(monitor, signal);
             }
             sys::exit(0)
         }

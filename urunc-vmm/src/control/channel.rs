@@ -1,4 +1,5 @@
-//! A stream socket with a deadline for a whole exchange, however many reads it takes, and a bound on what is kept.
+//! A stream socket with a deadline for a whole call, however many exchanges and reads it takes, and a bound on what is
+//! kept. What fails spends it: an answer that comes late must not be taken for that to the next request.
 
 use std::{
     io::{self, Read, Write},
@@ -11,7 +12,7 @@ use super::{ControlError, error::excerpt};
 /// Longer answers are not read on. Cloud Hypervisor's longest, `vm.info`, is a few KiB.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// A connection, and the exchange that is going on.
+/// A connection, and the call that is going on.
 #[derive(Debug)]
 pub(super) struct Channel {
     stream: UnixStream,
@@ -19,20 +20,39 @@ pub(super) struct Channel {
     request: String,
     limit: Duration,
     deadline: Instant,
+    /// The request that failed, after which nothing can be asked.
+    spent: Option<String>,
 }
 
 impl Channel {
     pub(super) fn new(stream: UnixStream) -> Self {
         let now = Instant::now();
-        Self { stream, received: Vec::new(), request: String::new(), limit: Duration::ZERO, deadline: now }
+        Self {
+            stream,
+            received: Vec::new(),
+            request: String::new(),
+            limit: Duration::ZERO,
+            deadline: now,
+            spent: None,
+        }
     }
 
-    /// Starts an exchange: everything until the next call of this takes `limit` at most.
-    pub(super) fn begin(&mut self, request: &str, limit: Duration) {
-        request.clone_into(&mut self.request);
+    /// Starts a call: everything until the next one takes `limit` at most.
+    pub(super) fn begin(&mut self, limit: Duration) {
         self.limit = limit;
         let now = Instant::now();
         self.deadline = now.checked_add(limit).unwrap_or(now);
+    }
+
+    /// Starts an exchange of the call.
+    pub(super) fn request(&mut self, request: &str) -> Result<(), ControlError> {
+        request.clone_into(&mut self.request);
+        match &self.spent {
+            Some(earlier) => {
+                Err(ControlError::Spent { request: request.to_owned(), earlier: earlier.clone() })
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
@@ -70,7 +90,8 @@ impl Channel {
         Ok(answer)
     }
 
-    pub(super) fn garbled(&self, answer: &[u8]) -> ControlError {
+    pub(super) fn garbled(&mut self, answer: &[u8]) -> ControlError {
+        self.spend();
         ControlError::Garbled { request: self.request.clone(), answer: excerpt(answer) }
     }
 
@@ -80,13 +101,17 @@ impl Channel {
 
     fn receive(&mut self) -> Result<(), ControlError> {
         if self.received.len() > MAX_ANSWER {
-            return Err(self.garbled(&self.received));
+            let answer = std::mem::take(&mut self.received);
+            return Err(self.garbled(&answer));
         }
         let left = self.left()?;
         let mut buffer = [0; 4096];
         let read = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut buffer));
         match read {
-            Ok(0) => Err(ControlError::Closed { request: self.request.clone() }),
+            Ok(0) => {
+                self.spend();
+                Err(ControlError::Closed { request: self.request.clone() })
+            }
             Ok(size) => {
                 self.received.extend(buffer.iter().take(size));
                 Ok(())
@@ -97,22 +122,46 @@ impl Channel {
     }
 
     /// Returns the time that is left, never zero, which would mean for ever.
-    fn left(&self) -> Result<Duration, ControlError> {
+    fn left(&mut self) -> Result<Duration, ControlError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(self.silent()) } else { Ok(left) }
     }
 
-    fn silent(&self) -> ControlError {
+    fn spend(&mut self) {
+        self.spent.get_or_insert_with(|| self.request.clone());
+    }
+
+    fn silent(&mut self) -> ControlError {
+        self.spend();
         ControlError::Silent { request: self.request.clone(), limit: self.limit }
     }
 
-    fn failed(&self, source: io::Error) -> ControlError {
+    fn failed(&mut self, source: io::Error) -> ControlError {
+        self.spend();
         match source.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silent(),
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 ControlError::Closed { request: self.request.clone() }
             }
             _ => ControlError::Exchange { request: self.request.clone(), source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call of several exchanges had its time for each of them.
+    #[test]
+    fn an_exchange_is_given_no_time_of_its_own() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut channel = Channel::new(ours);
+        channel.begin(Duration::from_secs(60));
+        let deadline = channel.deadline;
+        for request in ["a", "b"] {
+            channel.request(request).unwrap();
+            assert_eq!(channel.deadline, deadline);
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Cloud Hypervisor's requests.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::json;
 
@@ -38,24 +36,19 @@ pub(super) fn info(http: &mut Http) -> Result<Info, ControlError> {
     Ok(Info { state, version })
 }
 
-pub(super) fn snapshot(http: &mut Http, directory: &str, limit: Duration) -> Result<(), ControlError> {
+pub(super) fn snapshot(http: &mut Http, directory: &str) -> Result<(), ControlError> {
     let body = json!({ "destination_url": format!("file://{directory}") });
-    http.send("PUT", &path("vm.snapshot"), &body, Some(limit))
+    http.send("PUT", &path("vm.snapshot"), &body)
 }
 
 /// A TAP by descriptor would have to be sent along with the request.
-pub(super) fn restore(
-    http: &mut Http,
-    directory: &str,
-    machine: &Machine,
-    limit: Duration,
-) -> Result<(), ControlError> {
+pub(super) fn restore(http: &mut Http, directory: &str, machine: &Machine) -> Result<(), ControlError> {
     if !machine.nets.is_empty() {
         let what = "restore a machine with a network here: its TAP is a descriptor";
         return Err(ControlError::Unsupported { monitor: "cloud-hypervisor", what });
     }
     let body = json!({ "source_url": format!("file://{directory}") });
-    http.send("PUT", &path("vm.restore"), &body, Some(limit))
+    http.send("PUT", &path("vm.restore"), &body)
 }
 
 fn path(action: &str) -> String {

@@ -54,6 +54,14 @@ pub enum ControlError {
         /// The start of what came back.
         answer: String,
     },
+    /// Something has gone wrong before, and the answer to that request could still come.
+    #[error("cannot ask the monitor {request:?} on the connection on which {earlier:?} failed; open another")]
+    Spent {
+        /// What was to be asked.
+        request: String,
+        /// What was asked when it failed.
+        earlier: String,
+    },
     /// The monitor said no.
     #[error("the monitor refused {request:?}: {reason}")]
     Refused {

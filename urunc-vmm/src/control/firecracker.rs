@@ -1,7 +1,5 @@
 //! Firecracker's requests.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::json;
 
@@ -9,11 +7,11 @@ use super::{ControlError, Info, State, http::Http};
 use crate::{Attachment, Machine};
 
 pub(super) fn request_shutdown(http: &mut Http) -> Result<(), ControlError> {
-    http.send("PUT", "/actions", &json!({ "action_type": "SendCtrlAltDel" }), None)
+    http.send("PUT", "/actions", &json!({ "action_type": "SendCtrlAltDel" }))
 }
 
 pub(super) fn set_state(http: &mut Http, state: &str) -> Result<(), ControlError> {
-    http.send("PATCH", "/vm", &json!({ "state": state }), None)
+    http.send("PATCH", "/vm", &json!({ "state": state }))
 }
 
 pub(super) fn info(http: &mut Http) -> Result<Info, ControlError> {
@@ -33,22 +31,17 @@ pub(super) fn info(http: &mut Http) -> Result<Info, ControlError> {
     Ok(Info { state, version: parsed.vmm_version })
 }
 
-pub(super) fn snapshot(http: &mut Http, directory: &str, limit: Duration) -> Result<(), ControlError> {
+pub(super) fn snapshot(http: &mut Http, directory: &str) -> Result<(), ControlError> {
     let body = json!({
         "snapshot_type": "Full",
         "snapshot_path": format!("{directory}/vmstate"),
         "mem_file_path": format!("{directory}/memory"),
     });
-    http.send("PUT", "/snapshot/create", &body, Some(limit))
+    http.send("PUT", "/snapshot/create", &body)
 }
 
 /// The snapshot holds the names of TAP devices; those of this machine take their place.
-pub(super) fn restore(
-    http: &mut Http,
-    directory: &str,
-    machine: &Machine,
-    limit: Duration,
-) -> Result<(), ControlError> {
+pub(super) fn restore(http: &mut Http, directory: &str, machine: &Machine) -> Result<(), ControlError> {
     let overrides: Vec<_> = (1..)
         .zip(&machine.nets)
         .filter_map(|(number, net)| match &net.attachment {
@@ -66,5 +59,5 @@ pub(super) fn restore(
     if !overrides.is_empty() {
         body["network_overrides"] = overrides.into();
     }
-    http.send("PUT", "/snapshot/load", &body, Some(limit))
+    http.send("PUT", "/snapshot/load", &body)
 }

@@ -11,47 +11,44 @@ use super::{ControlError, channel::Channel, error::excerpt};
 #[derive(Debug)]
 pub(super) struct Http {
     channel: Channel,
-    limit: Duration,
 }
 
 impl Http {
-    pub(super) fn new(stream: UnixStream, limit: Duration) -> Self {
-        Self { channel: Channel::new(stream), limit }
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { channel: Channel::new(stream) }
+    }
+
+    /// Starts a call that takes `limit` at most.
+    pub(super) fn begin(&mut self, limit: Duration) {
+        self.channel.begin(limit);
     }
 
     pub(super) fn get(&mut self, path: &str) -> Result<Vec<u8>, ControlError> {
-        self.exchange("GET", path, &[], self.limit)
+        self.exchange("GET", path, &[])
     }
 
     pub(super) fn put(&mut self, path: &str) -> Result<(), ControlError> {
-        self.exchange("PUT", path, &[], self.limit).map(drop)
+        self.exchange("PUT", path, &[]).map(drop)
     }
 
-    /// Sends a body; `limit` overrides that of the connection.
+    /// Sends a body.
     pub(super) fn send(
         &mut self,
         method: &str,
         path: &str,
         body: &impl Serialize,
-        limit: Option<Duration>,
     ) -> Result<(), ControlError> {
         // The bodies are our own types of strings and numbers, which always have a JSON form.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        self.exchange(method, path, &body, limit.unwrap_or(self.limit)).map(drop)
+        self.exchange(method, path, &body).map(drop)
     }
 
-    pub(super) fn garbled(&self, answer: &[u8]) -> ControlError {
+    pub(super) fn garbled(&mut self, answer: &[u8]) -> ControlError {
         self.channel.garbled(answer)
     }
 
-    fn exchange(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: &[u8],
-        limit: Duration,
-    ) -> Result<Vec<u8>, ControlError> {
-        self.channel.begin(&format!("{method} {path}"), limit);
+    fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, ControlError> {
+        self.channel.request(&format!("{method} {path}"))?;
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n");
         if !body.is_empty() {

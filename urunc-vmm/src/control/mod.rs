@@ -59,6 +59,7 @@ pub struct Info {
 #[derive(Debug)]
 pub struct Control {
     connection: Connection,
+    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -69,17 +70,27 @@ enum Connection {
 }
 
 impl Control {
-    /// Starts a conversation on a connected socket, in which every call takes `limit` at most.
+    /// Starts a conversation on a connected socket, in which every call takes `limit` at most, however many requests it
+    /// consists of. After a call that ended in another way than by an answer, every further one is
+    /// [`ControlError::Spent`]: nobody could tell whose answer comes next.
     ///
     /// # Errors
     /// [`ControlError`] if the monitor does not greet as its protocol has it (QMP does, the others say nothing first).
     pub fn open(stream: UnixStream, protocol: Protocol, limit: Duration) -> Result<Self, ControlError> {
         let connection = match protocol {
             Protocol::Qmp => Connection::Qmp(qmp::Qmp::open(stream, limit)?),
-            Protocol::Firecracker => Connection::Firecracker(http::Http::new(stream, limit)),
-            Protocol::CloudHypervisor => Connection::CloudHypervisor(http::Http::new(stream, limit)),
+            Protocol::Firecracker => Connection::Firecracker(http::Http::new(stream)),
+            Protocol::CloudHypervisor => Connection::CloudHypervisor(http::Http::new(stream)),
         };
-        Ok(Self { connection })
+        Ok(Self { connection, limit })
+    }
+
+    fn begin(&mut self, limit: Duration) -> &mut Connection {
+        match &mut self.connection {
+            Connection::Qmp(qmp) => qmp.begin(limit),
+            Connection::Firecracker(http) | Connection::CloudHypervisor(http) => http.begin(limit),
+        }
+        &mut self.connection
     }
 
     /// Asks the guest to end, as by its power button or by Ctrl-Alt-Del. Success means that it was asked.
@@ -87,7 +98,7 @@ impl Control {
     /// # Errors
     /// [`ControlError`].
     pub fn request_shutdown(&mut self) -> Result<(), ControlError> {
-        match &mut self.connection {
+        match self.begin(self.limit) {
             Connection::Qmp(qmp) => qmp.run("system_powerdown"),
             Connection::Firecracker(http) => firecracker::request_shutdown(http),
             Connection::CloudHypervisor(http) => cloud_hypervisor::act(http, "vm.power-button"),
@@ -99,7 +110,7 @@ impl Control {
     /// # Errors
     /// [`ControlError`].
     pub fn pause(&mut self) -> Result<(), ControlError> {
-        match &mut self.connection {
+        match self.begin(self.limit) {
             Connection::Qmp(qmp) => qmp.run("stop"),
             Connection::Firecracker(http) => firecracker::set_state(http, "Paused"),
             Connection::CloudHypervisor(http) => cloud_hypervisor::act(http, "vm.pause"),
@@ -111,7 +122,7 @@ impl Control {
     /// # Errors
     /// [`ControlError`].
     pub fn resume(&mut self) -> Result<(), ControlError> {
-        match &mut self.connection {
+        match self.begin(self.limit) {
             Connection::Qmp(qmp) => qmp.run("cont"),
             Connection::Firecracker(http) => firecracker::set_state(http, "Resumed"),
             Connection::CloudHypervisor(http) => cloud_hypervisor::act(http, "vm.resume"),
@@ -123,7 +134,7 @@ impl Control {
     /// # Errors
     /// [`ControlError`].
     pub fn info(&mut self) -> Result<Info, ControlError> {
-        match &mut self.connection {
+        match self.begin(self.limit) {
             Connection::Qmp(qmp) => qmp.info(),
             Connection::Firecracker(http) => firecracker::info(http),
             Connection::CloudHypervisor(http) => cloud_hypervisor::info(http),
@@ -131,21 +142,22 @@ impl Control {
     }
 
     /// Writes memory and devices of a paused machine into a directory, as the monitor sees it; disks are not
-    /// written. This call takes `limit` at most, since it writes the guest's memory.
+    /// written. This call takes `limit` at most, since it writes the guest's memory. QEMU can from 8.2 on.
     ///
     /// # Errors
     /// [`ControlError`]; what was written until then stays.
     pub fn snapshot(&mut self, directory: &Path, limit: Duration) -> Result<(), ControlError> {
         let directory = text(directory)?;
-        match &mut self.connection {
-            Connection::Qmp(qmp) => qmp.snapshot(directory, limit),
-            Connection::Firecracker(http) => firecracker::snapshot(http, directory, limit),
-            Connection::CloudHypervisor(http) => cloud_hypervisor::snapshot(http, directory, limit),
+        match self.begin(limit) {
+            Connection::Qmp(qmp) => qmp.snapshot(directory),
+            Connection::Firecracker(http) => firecracker::snapshot(http, directory),
+            Connection::CloudHypervisor(http) => cloud_hypervisor::snapshot(http, directory),
         }
     }
 
     /// Reads a snapshot into a monitor that was started with [`Startup::Restore`](crate::Startup::Restore). The
-    /// machine is paused afterwards; [`resume`](Self::resume) it.
+    /// machine is paused afterwards; [`resume`](Self::resume) it. With a network, Firecracker can from 1.12 on, and Cloud
+    /// Hypervisor cannot.
     ///
     /// # Errors
     /// [`ControlError`]; the monitor is of no use then, and should be ended.
@@ -156,10 +168,10 @@ impl Control {
         limit: Duration,
     ) -> Result<(), ControlError> {
         let directory = text(directory)?;
-        match &mut self.connection {
-            Connection::Qmp(qmp) => qmp.restore(directory, limit),
-            Connection::Firecracker(http) => firecracker::restore(http, directory, machine, limit),
-            Connection::CloudHypervisor(http) => cloud_hypervisor::restore(http, directory, machine, limit),
+        match self.begin(limit) {
+            Connection::Qmp(qmp) => qmp.restore(directory),
+            Connection::Firecracker(http) => firecracker::restore(http, directory, machine),
+            Connection::CloudHypervisor(http) => cloud_hypervisor::restore(http, directory, machine),
         }
     }
 }

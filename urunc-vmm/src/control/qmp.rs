@@ -11,14 +11,16 @@ use super::{ControlError, Info, State, channel::Channel};
 #[derive(Debug)]
 pub(super) struct Qmp {
     channel: Channel,
-    limit: Duration,
+    /// Of the last request; its answer bears the same one.
+    id: u64,
     version: String,
 }
 
 impl Qmp {
     pub(super) fn open(stream: UnixStream, limit: Duration) -> Result<Self, ControlError> {
-        let mut qmp = Self { channel: Channel::new(stream), limit, version: String::new() };
-        qmp.channel.begin("greeting", limit);
+        let mut qmp = Self { channel: Channel::new(stream), id: 0, version: String::new() };
+        qmp.channel.begin(limit);
+        qmp.channel.request("greeting")?;
         let greeting = qmp.message()?;
         let version = &greeting["QMP"]["version"]["qemu"];
         let [major, minor, micro] =
@@ -31,15 +33,18 @@ impl Qmp {
         Ok(qmp)
     }
 
+    /// Starts a call that takes `limit` at most.
+    pub(super) fn begin(&mut self, limit: Duration) {
+        self.channel.begin(limit);
+    }
+
     /// Runs a command without arguments whose answer says nothing.
     pub(super) fn run(&mut self, command: &str) -> Result<(), ControlError> {
-        self.begin(command, &Value::Null, self.limit)?;
-        self.answer().map(drop)
+        self.ask(command, Value::Null).map(drop)
     }
 
     pub(super) fn info(&mut self) -> Result<Info, ControlError> {
-        self.begin("query-status", &Value::Null, self.limit)?;
-        let answer = self.answer()?;
+        let answer = self.ask("query-status", Value::Null)?;
         let Some(status) = answer["status"].as_str() else {
             return Err(self.channel.garbled(answer.to_string().as_bytes()));
         };
@@ -53,23 +58,21 @@ impl Qmp {
         Ok(Info { state, version: self.version.clone() })
     }
 
-    pub(super) fn snapshot(&mut self, directory: &str, limit: Duration) -> Result<(), ControlError> {
-        self.migrate("migrate", directory, limit)
+    pub(super) fn snapshot(&mut self, directory: &str) -> Result<(), ControlError> {
+        self.migrate("migrate", directory)
     }
 
     /// Needs `-incoming defer`. QEMU would run the machine when it is read, so it is told to wait first.
-    pub(super) fn restore(&mut self, directory: &str, limit: Duration) -> Result<(), ControlError> {
+    pub(super) fn restore(&mut self, directory: &str) -> Result<(), ControlError> {
         self.run("stop")?;
-        self.migrate("migrate-incoming", directory, limit)
+        self.migrate("migrate-incoming", directory)
     }
 
     /// Both ways are migrations to or from a file, which end with an event.
-    fn migrate(&mut self, command: &str, directory: &str, limit: Duration) -> Result<(), ControlError> {
+    fn migrate(&mut self, command: &str, directory: &str) -> Result<(), ControlError> {
         let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
-        self.begin("migrate-set-capabilities", &events, self.limit)?;
-        self.answer()?;
-        self.begin(command, &json!({ "uri": format!("file:{directory}/qemu") }), limit)?;
-        self.answer()?;
+        self.ask("migrate-set-capabilities", events)?;
+        self.ask(command, json!({ "uri": format!("file:{directory}/qemu") }))?;
         loop {
             let message = self.message()?;
             if message["event"] != "MIGRATION" {
@@ -85,25 +88,30 @@ impl Qmp {
         }
     }
 
-    fn begin(&mut self, command: &str, arguments: &Value, limit: Duration) -> Result<(), ControlError> {
-        self.channel.begin(command, limit);
-        let message = match arguments {
-            Value::Null => json!({ "execute": command }),
-            arguments => json!({ "execute": command, "arguments": arguments }),
-        };
-        self.channel.send(format!("{message}\n").as_bytes())
+    fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, ControlError> {
+        self.channel.request(command)?;
+        self.id += 1;
+        let mut message = json!({ "execute": command, "id": self.id });
+        if !arguments.is_null() {
+            message["arguments"] = arguments;
+        }
+        self.channel.send(format!("{message}\n").as_bytes())?;
+        self.answer()
     }
 
-    /// Reads messages until one is an answer; events are not answers.
+    /// Reads messages until one is the answer; events are none.
     fn answer(&mut self) -> Result<Value, ControlError> {
         loop {
             let mut message = self.message()?;
-            if let Some(answer) = message.get_mut("return") {
-                return Ok(answer.take());
-            }
-            if let Some(error) = message.get("error") {
+            let id = message.get("id");
+            let is_ours = id.and_then(Value::as_u64) == Some(self.id);
+            // A request that cannot even be read is refused without its id.
+            if let Some(error) = message.get("error").filter(|_| is_ours || id.is_none()) {
                 let reason = error["desc"].as_str().unwrap_or("without a reason");
                 return Err(self.channel.refused(reason.to_owned()));
+            }
+            if let Some(answer) = message.get_mut("return").filter(|_| is_ours) {
+                return Ok(answer.take());
             }
             if message.get("event").is_none() {
                 return Err(self.channel.garbled(message.to_string().as_bytes()));

@@ -40,10 +40,10 @@ fn qmp_skips_events_and_reports_refusals() {
     );
     let mut control = qmp(&[
         GREETING_LINE,
-        "{\"return\": {}}\r\n",
-        "{\"event\": \"POWERDOWN\", \"timestamp\": {}}\r\n{\"return\": {}}\r\n",
+        "{\"return\": {}, \"id\": 1}\r\n",
+        "{\"event\": \"POWERDOWN\", \"timestamp\": {}}\r\n{\"return\": {}, \"id\": 2}\r\n",
         "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\r\n",
-        "{\"return\": {\"status\": \"internal-error\", \"running\": false}}\r\n",
+        "{\"return\": {\"status\": \"internal-error\", \"running\": false}, \"id\": 4}\r\n",
     ])
     .unwrap();
     control.request_shutdown().unwrap();
@@ -68,9 +68,6 @@ fn http_reads_status_and_body_across_several_answers() {
         "HTTP/1.1 400 \r\ncontent-length: 21\r\n\r\n{\"fault_message\":\"x\"}",
         "HTTP/1.1 200 \r\nContent-Length: 69\r\n\r\n\
          {\"id\":\"a\",\"state\":\"Not started\",\"vmm_version\":\"1.17.0\",\"app_name\":\"\"}",
-        "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 200 \r\nContent-Length: 99999999\r\n\r\n",
-        "SSH-2.0\r\n\r\n",
     ]);
     let mut control = Control::open(stream, Protocol::Firecracker, LIMIT).unwrap();
     control.pause().unwrap();
@@ -78,8 +75,40 @@ fn http_reads_status_and_body_across_several_answers() {
     assert_eq!(error.to_string(), "the monitor refused \"PATCH /vm\": 400 {\"fault_message\":\"x\"}");
     let info = control.info().unwrap();
     assert_eq!(info, Info { state: State::NotStarted, version: "1.17.0".to_owned() });
-    for _ in 0..3 {
-        assert!(matches!(control.info(), Err(ControlError::Garbled { .. })));
+    for answer in [
+        &["HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n"][..],
+        &["HTTP/1.1 200 \r\nContent-Length: 99999999\r\n\r\n"],
+        &["SSH-2.0\r\n\r\n"],
+        &["HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n[]"],
+    ] {
+        let mut control = Control::open(peer(answer), Protocol::Firecracker, LIMIT).unwrap();
+        assert!(matches!(control.info(), Err(ControlError::Garbled { .. })), "{answer:?}");
+        assert!(matches!(control.info(), Err(ControlError::Spent { .. })), "{answer:?}");
+    }
+}
+
+/// A pause that timed out was answered when the guest was to run on, which then was taken for done.
+#[test]
+fn a_late_answer_is_not_taken_for_that_to_the_next_request() {
+    for protocol in [Protocol::Firecracker, Protocol::CloudHypervisor] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut control = Control::open(ours, protocol, SHORT).unwrap();
+        assert!(matches!(control.pause(), Err(ControlError::Silent { .. })));
+        theirs.write_all(b"HTTP/1.1 204 \r\n\r\nHTTP/1.1 204 \r\n\r\n").unwrap();
+        let error = control.resume().unwrap_err();
+        assert!(matches!(error, ControlError::Spent { .. }), "{error}");
+        assert!(error.to_string().contains("open another"), "{error}");
+    }
+}
+
+#[test]
+fn an_answer_with_another_id_is_none() {
+    const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 9}}}}\n";
+    for answer in
+        [&[GREETING, "{\"return\": {}, \"id\": 7}\n"][..], &[GREETING, "{\"error\": {}, \"id\": \"1\"}\n"]]
+    {
+        let error = qmp(answer).unwrap_err();
+        assert!(matches!(error, ControlError::Garbled { .. }), "{error}");
     }
 }
 
