@@ -116,11 +116,36 @@ impl ControlPoint {
 #[serde(rename_all = "kebab-case")]
 pub enum Shutdown {
     /// By the control interface; the guest is told and ends itself.
-    Control,
+    Control {
+        /// What ends a monitor that cannot be asked.
+        otherwise: Unasked,
+    },
     /// By SIGTERM: the monitor ends at once, the guest is not told.
     Terminate,
     /// By SIGKILL: the monitor ignores SIGTERM when it is the first process of its pid namespace.
     Kill,
+}
+
+/// What ends a monitor that is not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unasked {
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL: it ignores SIGTERM.
+    Kill,
+}
+
+impl Shutdown {
+    /// Returns what ends the monitor if it is not asked.
+    #[must_use]
+    pub const fn unasked(self) -> Unasked {
+        match self {
+            Self::Control { otherwise } => otherwise,
+            Self::Terminate => Unasked::Terminate,
+            Self::Kill => Unasked::Kill,
+        }
+    }
 }
 
 /// What a monitor does when the guest resets itself, which is how many guests end.

@@ -60,7 +60,7 @@ pub use guest::{
 };
 pub use host::{Arch, Host, KvmAccess, UnknownArch};
 pub use kernel::KernelImage;
-pub use launch::{ControlPoint, Document, Inherit, Launch, OnReset, Role, Shutdown, Warning};
+pub use launch::{ControlPoint, Document, Inherit, Launch, OnReset, Role, Shutdown, Unasked, Warning};
 pub use machine::{ControlSocket, Kernel, Kvm, Machine, Seccomp, Startup};
 pub use memory::{Memory, MemoryBounds, MemoryError};
 pub use monitor::{

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::{
-    Shutdown,
+    Shutdown, Unasked,
     control::{Control, ControlError},
 };
 
@@ -94,7 +94,7 @@ pub fn request_shutdown(
     match shutdown {
         Shutdown::Terminate => signal(monitor, Signal::TERM),
         Shutdown::Kill => signal(monitor, Signal::KILL),
-        Shutdown::Control => match control
+        Shutdown::Control { .. } => match control
             .map_or(Err(StopError::NoControl), |control| control.request_shutdown().map_err(StopError::Ask))
         {
             Ok(()) => Ok(Delivery::Delivered),
@@ -108,21 +108,27 @@ pub fn request_shutdown(
 /// Ends a monitor: asks, waits for `grace`, kills, waits.
 ///
 /// # Errors
-/// [`StopError`] if it could not even be killed. Not being able to ask is no error: it is then killed at once.
+/// [`StopError`] if it could not even be killed. Not being able to ask is no error: it is then told to end by the signal
+/// that its plan has for that.
 pub fn stop(
     monitor: BorrowedFd<'_>,
     shutdown: Shutdown,
     control: Option<&mut Control>,
     grace: Duration,
 ) -> Result<Ended, StopError> {
-    let grace = match request_shutdown(monitor, shutdown, control) {
-        Ok(Delivery::Gone) => return Ok(Ended::Before),
-        Ok(Delivery::Delivered) => grace,
-        Err(error) => {
-            log::warn!("the guest cannot be asked to end, so its monitor is killed: {error}");
-            Duration::ZERO
-        }
-    };
+    let asked = request_shutdown(monitor, shutdown, control).or_else(|error| {
+        log::warn!("the guest cannot be asked to end, so its monitor is ended: {error}");
+        signal(
+            monitor,
+            match shutdown.unasked() {
+                Unasked::Terminate => Signal::TERM,
+                Unasked::Kill => Signal::KILL,
+            },
+        )
+    });
+    if asked? == Delivery::Gone {
+        return Ok(Ended::Before);
+    }
     if wait(monitor, grace)? {
         return Ok(Ended::InTime);
     }
@@ -161,6 +167,8 @@ mod tests {
 
     use super::*;
 
+    const KILL_UNASKED: Shutdown = Shutdown::Control { otherwise: Unasked::Kill };
+
     fn spawn(script: &str) -> (Child, OwnedFd) {
         let child = Command::new("/bin/sh")
             .args(["-c", script])
@@ -185,7 +193,7 @@ mod tests {
         assert!(wait(monitor.as_fd(), Duration::from_secs(60)).unwrap());
         // A zombie, then nothing at all.
         for _ in 0..2 {
-            for shutdown in [Shutdown::Control, Shutdown::Terminate, Shutdown::Kill] {
+            for shutdown in [KILL_UNASKED, Shutdown::Terminate, Shutdown::Kill] {
                 let ended = stop(monitor.as_fd(), shutdown, None, Duration::ZERO).unwrap();
                 assert_eq!(ended, Ended::Before);
                 assert_eq!(request_shutdown(monitor.as_fd(), shutdown, None).unwrap(), Delivery::Gone);
@@ -211,16 +219,19 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_cannot_be_asked_is_killed_and_the_request_alone_is_an_error() {
-        let (mut child, monitor) = spawn("echo; while :; do sleep 0.01; done");
-        until_ready(&mut child);
-        assert!(matches!(
-            request_shutdown(monitor.as_fd(), Shutdown::Control, None),
-            Err(StopError::NoControl)
-        ));
-        let ended = stop(monitor.as_fd(), Shutdown::Control, None, Duration::from_secs(60)).unwrap();
-        assert_eq!(ended, Ended::Killed);
-        child.wait().unwrap();
+    fn a_guest_that_cannot_be_asked_is_ended_by_a_signal_and_the_request_alone_is_an_error() {
+        for (otherwise, code, signal) in [(Unasked::Terminate, Some(7), None), (Unasked::Kill, None, Some(9))]
+        {
+            let (mut child, monitor) = spawn("trap 'exit 7' TERM; echo; while :; do sleep 0.01; done");
+            until_ready(&mut child);
+            let shutdown = Shutdown::Control { otherwise };
+            let error = request_shutdown(monitor.as_fd(), shutdown, None).unwrap_err();
+            assert!(matches!(error, StopError::NoControl));
+            let ended = stop(monitor.as_fd(), shutdown, None, Duration::from_secs(60)).unwrap();
+            assert_eq!(ended, Ended::InTime);
+            let status = child.wait().unwrap();
+            assert_eq!((status.code(), status.signal()), (code, signal));
+        }
     }
 
     /// Signals keep their meaning: a window change ends nothing.

@@ -7,7 +7,8 @@
 //! | any other | delivered as it is | delivered as it is | `container not running` |
 //!
 //! A frozen container is thawed once SIGKILL is under way, whoever froze it: on cgroup v1 it could not die otherwise. Any other
-//! signal waits, as with runc, until the container is resumed; a monitor cannot be asked for a shutdown meanwhile, so it gets SIGTERM.
+//! signal waits, as with runc, until the container is resumed; a monitor cannot be asked for a shutdown meanwhile, so it gets SIGTERM,
+//! or SIGKILL if it ignores that.
 //!
 //! Signals go out without the lock, which is taken only for the release: a container whose start hangs can be killed.
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use urunc_state::{ContainerId, Deadline, Delivery, Process, Record, Seen, Signal, Status, Waited};
 use urunc_vmm::control::{self, Control};
-use urunc_vmm::{ControlPoint, Shutdown};
+use urunc_vmm::{ControlPoint, Shutdown, Unasked};
 
 use super::plan::Frozen;
 use super::start::CONTROL_SOCKET;
@@ -26,7 +27,7 @@ use super::{KILL_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::cgroup::thaw_by_state_file;
 
 /// How long a monitor may take to answer a request.
-const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+const CONTROL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a signal means for a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +56,10 @@ fn meaning(signal: Signal) -> Meaning {
 enum Action {
     Deliver(Signal),
     DeliverAndWait,
-    /// By the control interface; with SIGTERM if that fails.
-    Ask,
+    /// By the control interface; with the signal if that fails.
+    Ask {
+        otherwise: Signal,
+    },
 }
 
 /// Decides what a signal does to a live process. Init and some monitors ignore SIGTERM as pid 1 of their namespace.
@@ -64,15 +67,21 @@ fn decide(signal: Signal, status: Status, shutdown: Shutdown) -> Action {
     match (meaning(signal), status) {
         (Meaning::Kill, _) => Action::DeliverAndWait,
         (Meaning::Other, _) => Action::Deliver(signal),
-        (Meaning::Stop, Status::Paused) if shutdown == Shutdown::Control => Action::Deliver(Signal::TERM),
         (Meaning::Stop, Status::Creating | Status::Created | Status::Stopped) => {
             Action::Deliver(Signal::KILL)
         }
-        (Meaning::Stop, Status::Running | Status::Paused) => match shutdown {
-            Shutdown::Kill => Action::Deliver(Signal::KILL),
-            Shutdown::Terminate => Action::Deliver(Signal::TERM),
-            Shutdown::Control => Action::Ask,
-        },
+        (Meaning::Stop, Status::Running) if matches!(shutdown, Shutdown::Control { .. }) => {
+            Action::Ask { otherwise: unasked(shutdown) }
+        }
+        (Meaning::Stop, Status::Running | Status::Paused) => Action::Deliver(unasked(shutdown)),
+    }
+}
+
+/// What ends a monitor that is not asked.
+fn unasked(shutdown: Shutdown) -> Signal {
+    match shutdown.unasked() {
+        Unasked::Terminate => Signal::TERM,
+        Unasked::Kill => Signal::KILL,
     }
 }
 
@@ -100,8 +109,8 @@ impl Runtime {
                         }
                     }
                     Action::DeliverAndWait => kill_and_wait(id, &process, record.urunc.freezer.as_deref())?,
-                    Action::Ask => {
-                        if self.ask(id, &record, &process)? == Delivery::Delivered {
+                    Action::Ask { otherwise } => {
+                        if self.ask(id, &record, &process, otherwise)? == Delivery::Delivered {
                             return Ok(());
                         }
                     }
@@ -117,17 +126,20 @@ impl Runtime {
         Err(LifecycleError::NotRunning { signal, id: id.clone() })
     }
 
-    /// Asks the guest to shut down. A monitor that cannot be asked is told to end: the caller wants an end.
-    fn ask(&self, id: &ContainerId, record: &Record, process: &Process) -> Result<Delivery, LifecycleError> {
-        let asked = Frozen::of(record)
-            .map_err(|error| error.to_string())
-            .and_then(|frozen| {
-                self.control(id, &frozen, process).map_err(|error| crate::report::chain(&error))
-            })
-            .and_then(|mut control| {
-                urunc_vmm::stop::request_shutdown(process.pidfd(), Shutdown::Control, Some(&mut control))
-                    .map_err(|error| crate::report::chain(&error))
-            });
+    /// Asks the guest to shut down. A monitor that cannot be asked is ended by `otherwise`: the caller wants an end.
+    fn ask(
+        &self,
+        id: &ContainerId,
+        record: &Record,
+        process: &Process,
+        otherwise: Signal,
+    ) -> Result<Delivery, LifecycleError> {
+        let asked = Frozen::of(record).map_err(|error| error.to_string()).and_then(|frozen| {
+            let mut control =
+                self.control(id, &frozen, process).map_err(|error| crate::report::chain(&error))?;
+            urunc_vmm::stop::request_shutdown(process.pidfd(), frozen.shutdown, Some(&mut control))
+                .map_err(|error| crate::report::chain(&error))
+        });
         match asked {
             Ok(urunc_vmm::stop::Delivery::Delivered) => Ok(Delivery::Delivered),
             Ok(urunc_vmm::stop::Delivery::Gone) => Ok(Delivery::Gone),
@@ -135,7 +147,7 @@ impl Runtime {
                 log::warn!(
                     "cannot ask the guest of container {id} to shut down, so its monitor is ended: {error}"
                 );
-                Ok(process.signal(Signal::TERM)?)
+                Ok(process.signal(otherwise)?)
             }
         }
     }
@@ -218,14 +230,19 @@ mod tests {
     #[test]
     fn a_signal_does_what_it_means() {
         let winch = Signal::WINCH;
+        let control = |otherwise| Shutdown::Control { otherwise };
+        let ask = |otherwise| Action::Ask { otherwise };
         for (signal, status, shutdown, action) in [
             (Signal::TERM, Status::Running, Shutdown::Terminate, Action::Deliver(Signal::TERM)),
-            (Signal::TERM, Status::Running, Shutdown::Control, Action::Ask),
+            (Signal::TERM, Status::Running, control(Unasked::Terminate), ask(Signal::TERM)),
+            // Firecracker, if it does not answer.
+            (Signal::TERM, Status::Running, control(Unasked::Kill), ask(Signal::KILL)),
             // Monitors section 9, number 23: spt and Firecracker ignore TERM as pid 1.
             (Signal::TERM, Status::Running, Shutdown::Kill, Action::Deliver(Signal::KILL)),
             (Signal::HUP, Status::Paused, Shutdown::Kill, Action::Deliver(Signal::KILL)),
             // A frozen monitor answers nobody.
-            (Signal::TERM, Status::Paused, Shutdown::Control, Action::Deliver(Signal::TERM)),
+            (Signal::TERM, Status::Paused, control(Unasked::Terminate), Action::Deliver(Signal::TERM)),
+            (Signal::TERM, Status::Paused, control(Unasked::Kill), Action::Deliver(Signal::KILL)),
             (Signal::TERM, Status::Created, Shutdown::Terminate, Action::Deliver(Signal::KILL)),
             (Signal::KILL, Status::Created, Shutdown::Terminate, Action::DeliverAndWait),
             (Signal::KILL, Status::Running, Shutdown::Terminate, Action::DeliverAndWait),
