@@ -10,7 +10,8 @@ use support::kernel_for;
 use urunc_vmm::{
     Access, Arch, Attachment, ConfigPlace, Disk, EncodeError, Guest, GuestConfig, Host, Kernel, KernelImage,
     Kvm, KvmAccess, Launch, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Root, Share, ShareKind,
-    TapHandover, Volume, Workload, kernel::solo5::DeviceKind,
+    TapHandover, Volume, Workload,
+    kernel::{Elf, ElfClass, ElfKind, Format, Load, solo5::DeviceKind},
 };
 
 /// What a row of the matrix adds.
@@ -28,11 +29,29 @@ const ALL: [With; 6] = [With::Nothing, With::Net, With::Disk, With::Initrd, With
 
 fn image(guest: Guest, monitor: Monitor, arch: Arch, with: With) -> KernelImage {
     let (net, block) = if guest == Guest::Rumprun { ("tap", "rootfs") } else { ("service", "storage") };
+    if guest == Guest::Unikraft && arch == Arch::Aarch64 {
+        return arm_elf();
+    }
     match with {
         With::Net => kernel_for(monitor, arch, &[(net, DeviceKind::Net)]),
         With::Disk => kernel_for(monitor, arch, &[(block, DeviceKind::Block)]),
         _ => kernel_for(monitor, arch, &[]),
     }
+}
+
+/// Unikraft for Arm is an ELF that begins where QEMU's memory does.
+fn arm_elf() -> KernelImage {
+    let elf = Elf {
+        class: ElfClass::Bits64,
+        kind: ElfKind::Fixed,
+        entry: 0x4010_0000,
+        loads: vec![Load { address: 0x4010_0000, size: 0x1000 }],
+        interpreter: false,
+        pvh: None,
+        multiboot: false,
+        solo5: None,
+    };
+    KernelImage { arch: Arch::Aarch64, format: Format::Elf(elf) }
 }
 
 /// The inputs of the reference's golden vectors, as far as the guest takes them.
@@ -105,7 +124,7 @@ fn machine(guest: Guest, monitor: Monitor, arch: Arch, with: With) -> Machine {
 fn args(guest: Guest) -> Vec<&'static [&'static str]> {
     match guest {
         Guest::Generic => vec![&["a", "b"]],
-        Guest::Linux => vec![&["/a", "b c"], &["/urunit", "a", "b c"]],
+        Guest::Linux => vec![&["/a", "b c"], &["/a"], &["/urunit", "a", "b c"]],
         Guest::Freebsd => vec![&["/urunit", "/bin/sh", "b c"]],
         _ => vec![&["a", "b c"]],
     }
@@ -127,7 +146,13 @@ fn plan(
     let mut machine = machine(guest, monitor, arch, with);
     machine.boot =
         workload(guest, args, with).boot(&machine, monitor, arch).map_err(|error| error.to_string())?;
+    // Whoever composes the initrd takes it out.
+    let in_initrd = |config: &GuestConfig| matches!(config.place, ConfigPlace::InitrdFile(_));
+    let config = machine.boot.config.take_if(|config| in_initrd(config));
     let launch = monitor.plan(&machine, &host).map_err(|error| error.to_string())?;
+    if config.is_some() {
+        machine.boot.config = config;
+    }
     Ok((machine, launch))
 }
 

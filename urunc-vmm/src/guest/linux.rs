@@ -64,7 +64,7 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
         words.extend(variables(&workload.env, room)?);
         None
     };
-    words.extend(program_and_arguments(workload, program)?);
+    words.extend(program_and_arguments(workload, place, program)?);
 
     let carries = Carries {
         arguments: true,
@@ -197,7 +197,11 @@ fn refuse_parameter_name(name: &str) -> Result<(), EncodeError> {
     })
 }
 
-fn program_and_arguments(workload: &Workload, program: &str) -> Result<Vec<String>, EncodeError> {
+fn program_and_arguments(
+    workload: &Workload,
+    place: Place<'_>,
+    program: &str,
+) -> Result<Vec<String>, EncodeError> {
     let arguments = workload.args.get(1..).unwrap_or_default();
     if arguments.len() > MAX_ARGUMENTS {
         return Err(EncodeError::Unsupported {
@@ -208,6 +212,10 @@ fn program_and_arguments(workload: &Workload, program: &str) -> Result<Vec<Strin
     }
     let option = if workload.root == Root::Initrd { "rdinit" } else { "init" };
     let mut words = vec![format!("{option}={}", quote(|| Item::argument(0, program), program)?)];
+    if arguments.is_empty() {
+        // Firecracker finds a separator only if something follows it, and would put its own words behind this one.
+        return Ok(words);
+    }
     words.push("--".to_owned());
     for (index, argument) in (1..).zip(arguments) {
         let item = || Item::argument(index, argument);
@@ -220,6 +228,10 @@ fn program_and_arguments(workload: &Workload, program: &str) -> Result<Vec<Strin
             });
         }
         words.push(quote(item, argument)?);
+    }
+    if place.monitor == Monitor::CloudHypervisor && place.arch == Arch::Aarch64 {
+        // It appends `earlycon=`, which would be one more argument: the kernel's list ends here.
+        words.push("--".to_owned());
     }
     Ok(words)
 }

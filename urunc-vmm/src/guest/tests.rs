@@ -23,6 +23,7 @@ pub(super) fn machine() -> Machine {
         access: Access::ReadWrite,
         declared_as: None,
     });
+    machine.initrd = Some("/initrd".into());
     machine.shares.push(Share {
         tag: "fs0".parse().unwrap(),
         kind: ShareKind::NineP { path: "/share".into(), access: Access::ReadWrite },
@@ -36,6 +37,21 @@ pub(super) fn network() -> Network {
         gateways: vec!["10.0.0.1".parse().unwrap()],
         name_servers: Vec::new(),
     }
+}
+
+/// What Firecracker makes of a command line (linux-loader `src/cmdline`, `Cmdline::try_from` and `as_cstring`).
+pub(super) fn after_firecracker(line: &str) -> String {
+    const SEPARATOR: &str = " -- ";
+    let outside = |position: usize| line[..position].matches('"').count().is_multiple_of(2);
+    let separator = line.match_indices(SEPARATOR).map(|(position, _)| position).find(|&it| outside(it));
+    let (parameters, arguments) =
+        separator.map_or((line, ""), |position| (&line[..position], &line[position + SEPARATOR.len()..]));
+    let (parameters, arguments) = (parameters.trim(), arguments.trim());
+    let mut whole = format!("{parameters} pci=off virtio_mmio.device=4K@0xc0001000:5");
+    if !arguments.is_empty() {
+        whole.extend([SEPARATOR, arguments]);
+    }
+    whole
 }
 
 #[test]
@@ -60,6 +76,22 @@ fn a_guest_runs_on_its_monitors_only() {
             assert_eq!(refused, !guest.monitors().contains(&monitor), "{guest} on {monitor}");
         }
     }
+}
+
+#[test]
+fn a_root_that_the_machine_does_not_have_is_refused() {
+    let workload = Workload { root: Root::Initrd, ..Workload::new(Guest::Linux, vec!["/init".to_owned()]) };
+    let mut machine = machine();
+    machine.initrd = None;
+    let error = workload.boot(&machine, Monitor::Qemu, Arch::X86_64).unwrap_err().to_string();
+    assert!(error.contains("an initial ramdisk as root on a machine that has none"), "{error}");
+}
+
+#[test]
+fn a_workload_never_shows_the_value_of_a_variable() {
+    let workload = Workload { env: vec!["NAME=hush=hush".to_owned()], ..Workload::new(Guest::Linux, vec![]) };
+    let shown = format!("{workload:?}");
+    assert!(shown.contains("NAME") && !shown.contains("hush"), "{shown}");
 }
 
 #[test]

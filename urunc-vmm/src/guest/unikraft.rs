@@ -1,6 +1,9 @@
 //! Unikraft: `Unikraft PARAMETERS -- ARGUMENTS`, split at white space with quotes (unikraft `lib/ukargparse`,
 //! `lib/uklibparam`, `lib/uknetdev`, `lib/vfscore`). Parameters changed their names with version 0.16.1.
 //!
+//! Firecracker puts words of its own before the first ` -- ` outside of double quotes, the only quotes that it knows
+//! (linux-loader `src/cmdline`, `Cmdline::try_from`); what would lead it to another place is refused there.
+//!
 //! A kernel takes as many words as it was configured for (`LIBUKBOOT_MAXNBARGS`, 60 unless changed) and as many
 //! variables; it drops the rest itself, which cannot be seen from here.
 
@@ -11,7 +14,7 @@ use super::{
     text::{COMMAND_LINE, finish, is_control, refuse, refuse_empty, refuse_without_ipv4, variable},
     workload::{Place, refuse_root, refuse_volumes},
 };
-use crate::{Arch, guest::Root};
+use crate::{Arch, Monitor, guest::Root};
 
 const GUEST: Guest = Guest::Unikraft;
 
@@ -27,11 +30,18 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
     match syntax {
         Syntax::Current => {
             (carries.environment, carries.name_servers) = (true, 2);
-            words.extend(environment(&workload.env)?);
+            words.extend(environment(&workload.env, place)?);
             words.extend(networks(workload)?);
             words.extend(fstab(workload, place)?.map(|tab| format!(r#"vfs.fstab=[ "{tab}" ]"#)));
         }
         Syntax::Old => words.extend(old_parameters(workload)?),
+    }
+    if workload.args.is_empty() && place.monitor == Monitor::Firecracker {
+        return Err(EncodeError::Unsupported {
+            what: "no arguments under firecracker".to_owned(),
+            guest: GUEST,
+            remedy: "firecracker would make arguments of its own kernel parameters; give it one, or use qemu",
+        });
     }
     // Without it, the kernel takes every word for an argument.
     words.push("--".to_owned());
@@ -78,7 +88,7 @@ fn digits(part: &str) -> &str {
     part.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default()
 }
 
-fn environment(env: &[String]) -> Result<Option<String>, EncodeError> {
+fn environment(env: &[String], place: Place<'_>) -> Result<Option<String>, EncodeError> {
     if env.is_empty() {
         return Ok(None);
     }
@@ -89,10 +99,26 @@ fn environment(env: &[String]) -> Result<Option<String>, EncodeError> {
         // The parser takes a bracket at the end of a word for the end of the list, quoted or not.
         let last = entry.chars().next_back().map_or(String::new(), String::from);
         refuse(GUEST, "list of variables", item, &last, |c| c == ']')?;
-        words.push(quote(item, entry)?);
+        let word = quote(item, entry)?;
+        if place.monitor == Monitor::Firecracker && !is_whole_for_firecracker(&word) {
+            return Err(EncodeError::Unsupported {
+                what: format!("the environment variable {name:?} under firecracker"),
+                guest: GUEST,
+                remedy: "firecracker would put kernel parameters of its own into a value with \" -- \" or an odd number of \
+                         double quotes, or behind the arguments; use qemu",
+            });
+        }
+        words.push(word);
     }
     words.push("]".to_owned());
     Ok(Some(words.join(" ")))
+}
+
+/// Tells whether the separator is still the first one for Firecracker with this word before it.
+fn is_whole_for_firecracker(word: &str) -> bool {
+    let balanced = |text: &str| text.matches('"').count().is_multiple_of(2);
+    let separator = |(position, _)| word.get(..position).is_some_and(balanced);
+    balanced(word) && !word.match_indices(" -- ").any(separator)
 }
 
 fn networks(workload: &Workload) -> Result<Option<String>, EncodeError> {
@@ -167,10 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        Monitor,
-        guest::tests::{machine, network},
-    };
+    use crate::guest::tests::{after_firecracker, machine, network};
 
     fn line(workload: &Workload) -> Result<String, EncodeError> {
         let boot = workload.boot(&machine(), Monitor::Qemu, Arch::X86_64)?;
@@ -261,6 +284,46 @@ mod tests {
                 expected.push("--".to_owned());
                 expected.extend(args);
                 prop_assert_eq!(words, expected);
+            }
+        }
+    }
+
+    fn under_firecracker(workload: &Workload) -> Result<String, EncodeError> {
+        let boot = workload.boot(&machine(), Monitor::Firecracker, Arch::X86_64)?;
+        Ok(boot.command_line.as_str().to_owned())
+    }
+
+    #[test]
+    fn what_firecracker_would_put_its_words_into_is_refused() {
+        for value in ["x -- y", "x\"", "\"a\"\"", "it's -- x"] {
+            let workload = Workload { env: vec![format!("A={value}")], ..workload() };
+            line(&workload).unwrap();
+            let fits = value.starts_with("it's");
+            let refused = under_firecracker(&workload).map_err(|error| error.to_string());
+            assert_eq!(refused.is_ok(), fits, "{value}: {refused:?}");
+            if let Err(message) = refused {
+                assert!(message.contains("the environment variable \"A\" under firecracker"), "{message}");
+            }
+        }
+        // They were arguments.
+        let workload = Workload::new(GUEST, vec![]);
+        line(&workload).unwrap();
+        assert!(matches!(under_firecracker(&workload), Err(EncodeError::Unsupported { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn the_words_of_firecracker_are_parameters_and_nothing_else_changes(
+            args in proptest::collection::vec("( -- |[ -~]){1,4}", 1..4),
+            env in proptest::collection::vec("[A-Z]=( -- |[ -~]|\"){0,4}", 0..4),
+        ) {
+            let workload = Workload { env, networks: vec![network()], ..Workload::new(GUEST, args.clone()) };
+            if let Ok(line) = under_firecracker(&workload) {
+                let (before, after) = (unquote(&line), unquote(&after_firecracker(&line)));
+                let end = before.len() - args.len() - 1;
+                prop_assert_eq!(&after[..end], &before[..end]);
+                prop_assert_eq!(&after[end..end + 2], ["pci=off", "virtio_mmio.device=4K@0xc0001000:5"]);
+                prop_assert_eq!(&after[end + 2..], &before[end..]);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What runs in a guest and what it is to know of its surroundings, before it is written down for a framework.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
 use crate::{Arch, DeviceId, Disk, Machine, Monitor, Share, ShareKind};
 
 /// What is to run in a guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     /// The framework.
     pub guest: Guest,
@@ -42,6 +44,27 @@ pub struct Workload {
     /// What the guest is to configure on the machine's network interfaces, in their order.
     #[serde(default)]
     pub networks: Vec<Network>,
+}
+
+impl fmt::Debug for Workload {
+    /// Shows the names of variables without their values, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> =
+            self.env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
+        f.debug_struct("Workload")
+            .field("guest", &self.guest)
+            .field("version", &self.version)
+            .field("args", &self.args)
+            .field("env", &names)
+            .field("uid", &self.uid)
+            .field("gid", &self.gid)
+            .field("cwd", &self.cwd)
+            .field("hostname", &self.hostname)
+            .field("root", &self.root)
+            .field("volumes", &self.volumes)
+            .field("networks", &self.networks)
+            .finish()
+    }
 }
 
 /// A guest's root file system.
@@ -106,6 +129,10 @@ impl Workload {
         if self.networks.len() > machine.nets.len() {
             let what = format!("{} networks on {} interfaces", self.networks.len(), machine.nets.len());
             return Err(EncodeError::Unsupported { what, guest, remedy: "add interfaces to the machine" });
+        }
+        if self.root == Root::Initrd && machine.initrd.is_none() {
+            let what = "an initial ramdisk as root on a machine that has none".to_owned();
+            return Err(EncodeError::Unsupported { what, guest, remedy: "add one to the machine" });
         }
         let place = Place { machine, monitor, arch };
         match guest {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::Path};
 
 use super::{Monitor, PlanError};
 use crate::{
-    Character, ConfigPlace, DeviceId, Document, Inherit, Machine, Memory, Role, Warning, host::Host,
+    Arch, Character, ConfigPlace, DeviceId, Document, Inherit, Machine, Memory, Role, Warning, host::Host,
     launch::FIRST_FD,
 };
 
@@ -65,10 +65,11 @@ pub(super) fn check(
     if memory != machine.memory {
         warnings.push(Warning::MemoryRounded { asked: machine.memory, given: memory });
     }
-    if let Some(elf) = machine.kernel.image.format.elf()
-        && elf.end() > memory.as_bytes()
-    {
-        return Err(PlanError::KernelTooLarge { end: elf.end(), memory });
+    if let Some(elf) = machine.kernel.image.format.elf() {
+        let end = elf.end().saturating_sub(ram_base(monitor, host.arch));
+        if end > memory.as_bytes() {
+            return Err(PlanError::KernelTooLarge { end, memory });
+        }
     }
     if machine.vcpus.get() > able.max_vcpus {
         let (asked, max) = (machine.vcpus.get(), able.max_vcpus);
@@ -87,6 +88,14 @@ pub(super) fn check(
     no_duplicates("disks", machine.disks.iter().map(|disk| &disk.id))?;
     no_duplicates("shared directories", machine.shares.iter().map(|share| &share.tag))?;
     Ok(memory)
+}
+
+/// The address at which the guest's memory begins (QEMU hw/arm/virt.c, `VIRT_MEM`). The other monitors load no ELF on Arm.
+const fn ram_base(monitor: Monitor, arch: Arch) -> u64 {
+    match (monitor, arch) {
+        (Monitor::Qemu, Arch::Aarch64) => 0x4000_0000,
+        _ => 0,
+    }
 }
 
 fn no_duplicates<'a>(

@@ -141,7 +141,8 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             max_vcpus: 255,
             max_command_line: match arch {
                 Arch::X86_64 => (64 << 10) - 1,
-                Arch::Aarch64 => 2047,
+                // Less ` earlycon=pl011,mmio,0x09000000`, which it adds (vmm/src/device_manager.rs).
+                Arch::Aarch64 => 2047 - 31,
             },
             min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,

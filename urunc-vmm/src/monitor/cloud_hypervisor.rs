@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Access, Arch, Attachment, Character, Console, ControlPoint, ControlSocket, Host, KernelImage, Launch,
-    Machine, Memory, NetBackend, OnReset, PowerButton, Role, Seccomp, ShareKind, Shutdown, Startup,
+    Machine, Memory, NetBackend, OnReset, PowerButton, Role, Seccomp, ShareKind, Shutdown, Startup, Unasked,
     kernel::{Elf, ElfClass, Format, Pvh},
 };
 
@@ -62,7 +62,7 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         inherit: descriptors.inherit,
         control: control.then_some(ControlPoint::CloudHypervisor),
         shutdown: match machine.boot.platform.power_button {
-            PowerButton::Acts if control => Shutdown::Control,
+            PowerButton::Acts if control => Shutdown::Control { otherwise: Unasked::Terminate },
             _ => Shutdown::Terminate,
         },
         on_reset: OnReset::BootsAgain,

@@ -18,7 +18,7 @@ pub enum PlanError {
     /// The kernel does not fit in the memory.
     #[error("the kernel needs memory up to {} bytes, but the guest has {memory}", end)]
     KernelTooLarge {
-        /// The address after the kernel.
+        /// Where the kernel ends, counted from the start of the memory.
         end: u64,
         /// The guest's memory.
         memory: Memory,
@@ -92,6 +92,14 @@ pub enum PlanError {
     /// An initial ramdisk and a configuration that must be one.
     #[error("the guest's configuration must be its initial ramdisk, but it has one already")]
     TwoInitrds,
+    /// A configuration in a file of the initial ramdisk, which no monitor puts there.
+    #[error(
+        "the guest's configuration must be written into its initial ramdisk as {path} before there is a plan"
+    )]
+    ConfigNotPlaced {
+        /// The file.
+        path: String,
+    },
     /// Two devices of one name.
     #[error("two {what} have the name {id}")]
     Duplicate {
@@ -201,6 +209,15 @@ pub enum KernelMismatch {
         found: solo5::Abi,
         /// The ABI target that the monitor needs.
         target: u32,
+    },
+    /// A 64-bit ELF kernel that asks for a loader that knows 32-bit ones only.
+    #[error(
+        "the kernel is a 64-bit ELF with a multiboot header, by which {monitor} boots 32-bit ones only; leave the header out, \
+         or convert the file to elf32-i386"
+    )]
+    Multiboot64 {
+        /// The monitor.
+        monitor: Monitor,
     },
     /// An ELF kernel without an entry that the monitor knows.
     #[error(

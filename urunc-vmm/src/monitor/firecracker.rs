@@ -1,4 +1,4 @@
-//! Firecracker, 1.4 or newer (1.16 for an MTU other than 1500): one JSON document for the machine (Firecracker
+//! Firecracker, 1.4 or newer (1.12 to restore a network, 1.16 for an MTU other than 1500): one JSON document for the machine (Firecracker
 //! `src/vmm/src/vmm_config`, `resources.rs`, `VmmConfig`), and few arguments.
 //!
 //! The guest finds disks in their order: Firecracker shows it no name. It adds words of its own to the command line
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Access, Arch, Attachment, Console, ControlPoint, ControlSocket, Host, KernelImage, Launch, Machine,
-    Memory, NetBackend, OnReset, PowerButton, Seccomp, Shutdown, Startup,
+    Memory, NetBackend, OnReset, PowerButton, Seccomp, Shutdown, Startup, Unasked,
     kernel::{Elf, ElfClass, Format, Pvh},
 };
 
@@ -24,9 +24,11 @@ pub(super) const SOCKET: &str = "/run/firecracker.sock";
 const CONFIG_DRIVE: &str = "urunc_guest_configuration";
 /// What every version takes without being told.
 const DEFAULT_MTU: u16 = 1500;
-/// ` pci=off`, and ` virtio_mmio.device=4K@0xc0001000:5` with room for larger numbers.
+/// ` pci=off`, and ` virtio_mmio.device=4K@0xc0001000:5` with room for larger numbers. On Arm devices are in a tree, and
+/// the console has a word, ` earlycon=uart,mmio,0x40002000`.
 const ADDED_WORD: usize = 8;
 const ADDED_DEVICE_WORD: usize = 40;
+const ADDED_CONSOLE_WORD: usize = 40;
 
 pub(super) fn accepts(kernel: &KernelImage) -> Result<(), KernelMismatch> {
     match (kernel.arch, &kernel.format) {
@@ -80,8 +82,10 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         control: control.then(|| ControlPoint::Firecracker { path: SOCKET.into() }),
         shutdown: match machine.boot.platform.power_button {
             // Its one key combination is the keyboard controller's, which Arm has not.
-            PowerButton::Acts if control && host.arch == Arch::X86_64 => Shutdown::Control,
             // It has no handler for SIGTERM, and so ignores it as the first process of its namespace.
+            PowerButton::Acts if control && host.arch == Arch::X86_64 => {
+                Shutdown::Control { otherwise: Unasked::Kill }
+            }
             _ => Shutdown::Kill,
         },
         on_reset: OnReset::Ends,
@@ -139,7 +143,7 @@ fn check_line_with_additions(machine: &Machine, host: &Host) -> Result<(), PlanE
     let devices = machine.nets.len() + machine.disks.len() + usize::from(machine.vsock.is_some()) + 1;
     let added = match host.arch {
         Arch::X86_64 => ADDED_WORD + devices * ADDED_DEVICE_WORD,
-        Arch::Aarch64 => 0,
+        Arch::Aarch64 => ADDED_WORD + ADDED_CONSOLE_WORD,
     };
     let max = MONITOR.capabilities(host.arch).max_command_line.saturating_sub(added);
     if size > max {

@@ -18,7 +18,7 @@ pub use capabilities::{Capabilities, KvmNeed, TapHandover};
 pub use error::{KernelMismatch, PlanError};
 pub use host_needs::{DeviceNode, Firmware, HostFiles};
 
-use crate::{Arch, Host, KernelImage, Launch, Machine, Memory};
+use crate::{Arch, ConfigPlace, GuestConfig, Host, KernelImage, Launch, Machine, Memory};
 
 /// A program that runs virtual machines, or, for spt, confined processes that look like one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -120,6 +120,9 @@ impl Monitor {
     /// [`PlanError`] names what the monitor cannot do, with what it could.
     pub fn plan(self, machine: &Machine, host: &Host) -> Result<Launch, PlanError> {
         self.accepts(&machine.kernel.image, host.arch)?;
+        if let Some(GuestConfig { place: ConfigPlace::InitrdFile(path), .. }) = &machine.boot.config {
+            return Err(PlanError::ConfigNotPlaced { path: path.clone() });
+        }
         let launch = match self {
             Self::Solo5Hvt | Self::Solo5Spt => solo5::plan(self, machine, host)?,
             Self::Qemu => qemu::plan(machine, host)?,

@@ -1,4 +1,4 @@
-//! QEMU's system emulator, 7.0 or newer (qemu(1), "Invocation"; docs/system/i386/microvm.rst).
+//! QEMU's system emulator, 7.0 or newer (qemu(1), "Invocation"; docs/system/i386/microvm.rst); snapshots need 8.2.
 //!
 //! Nothing that QEMU would add by itself is left to it: no user configuration, no default devices. It uses KVM or
 //! emulates; which, is decided here from facts. It is told to end when the guest resets, so that a container ends.
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Arch, Board, Console, ControlPoint, ControlSocket, ExitPort, Host, KernelImage, Kvm, KvmAccess, Launch,
-    Machine, Memory, OnReset, PowerButton, Role, Seccomp, Shutdown, Startup, Warning,
+    Machine, Memory, OnReset, PowerButton, Role, Seccomp, Shutdown, Startup, Unasked, Warning,
     kernel::{Elf, ElfClass, Format},
 };
 use options::Options;
@@ -61,6 +61,10 @@ pub(super) fn accepts(kernel: &KernelImage) -> Result<(), KernelMismatch> {
     match (kernel.arch, &kernel.format) {
         (Arch::X86_64, Format::BzImage) => Ok(()),
         (Arch::X86_64, Format::Elf(Elf { class: ElfClass::Bits32, multiboot: true, .. })) => Ok(()),
+        // It looks for multiboot before PVH, and ends if it finds it there (hw/i386/multiboot.c).
+        (Arch::X86_64, Format::Elf(Elf { class: ElfClass::Bits64, multiboot: true, .. })) => {
+            Err(KernelMismatch::Multiboot64 { monitor: Monitor::Qemu })
+        }
         (Arch::X86_64, Format::Elf(Elf { pvh: Some(_), .. })) => Ok(()),
         (Arch::X86_64, Format::Elf(Elf { class: ElfClass::Bits64, .. })) => {
             Err(KernelMismatch::NoPvhEntry { monitor: Monitor::Qemu, place: "" })
@@ -175,7 +179,7 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         inherit: descriptors.inherit,
         control: control.then_some(ControlPoint::Qmp),
         shutdown: match machine.boot.platform.power_button {
-            PowerButton::Acts if control => Shutdown::Control,
+            PowerButton::Acts if control => Shutdown::Control { otherwise: Unasked::Terminate },
             _ => Shutdown::Terminate,
         },
         on_reset: OnReset::Ends,
@@ -183,10 +187,11 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
     })
 }
 
-/// A multiboot kernel is started by an option ROM, which the small board has no firmware for.
+/// A multiboot kernel is started by an option ROM, which the small board has no firmware for. Where there is a PVH entry
+/// as well, multiboot comes first.
 fn board(machine: &Machine) -> Board {
     match machine.kernel.image.format.elf() {
-        Some(elf) if elf.multiboot && elf.pvh.is_none() => Board::Common,
+        Some(elf) if elf.multiboot => Board::Common,
         _ => machine.boot.platform.board,
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     Boot, CommandLine, ControlSocket, Kernel, Kvm, KvmAccess, Memory, OnReset, PowerButton, Shutdown,
-    TapHandover, Warning,
+    TapHandover, Unasked, Warning,
     kernel::{
         Elf, ElfClass, ElfKind, Format, Load, Pvh,
         solo5::{Abi, Device, DeviceKind, Solo5},
@@ -72,6 +72,12 @@ fn a_solo5_kernel_runs_only_on_its_own_tender_and_the_message_says_which() {
             "the kernel has no PVH entry (a note of owner Xen, type 18); qemu does not boot it",
         ),
         (
+            Monitor::Qemu,
+            image(Elf { multiboot: true, ..elf() }),
+            "the kernel is a 64-bit ELF with a multiboot header, by which qemu boots 32-bit ones only; leave the header \
+             out, or convert the file to elf32-i386",
+        ),
+        (
             Monitor::CloudHypervisor,
             image(Elf { pvh: None, ..elf() }),
             "the kernel has no PVH entry (a note of owner Xen, type 18); cloud-hypervisor does not boot it",
@@ -126,10 +132,33 @@ fn memory_that_is_rounded_gives_a_warning() {
 }
 
 #[test]
+fn a_multiboot_kernel_gets_the_board_that_has_a_loader_for_it() {
+    for pvh in [None, elf().pvh] {
+        let small = Elf { class: ElfClass::Bits32, multiboot: true, pvh, ..elf() };
+        let launch = Monitor::Qemu.plan(&machine(image(small)), &host()).unwrap();
+        assert!(launch.args.windows(2).any(|pair| pair == ["-machine", "pc"]), "{:?}", launch.args);
+    }
+}
+
+#[test]
 fn a_kernel_that_does_not_fit_in_the_memory_is_refused() {
     let big = Elf { loads: vec![Load { address: 0x10_0000, size: 64 << 20 }], ..elf() };
     let error = Monitor::Qemu.plan(&machine(image(big)), &host()).unwrap_err();
     assert_eq!(error, PlanError::KernelTooLarge { end: 65 << 20, memory: Memory::mib(64) });
+}
+
+/// Memory begins at 1 GiB there, and so do kernels: every one was refused to a guest with less.
+#[test]
+fn a_kernel_for_arm_is_measured_from_where_memory_begins() {
+    let host = Host { arch: Arch::Aarch64, ..host() };
+    let plan = |size| {
+        let elf = Elf { loads: vec![Load { address: 0x4010_0000, size }], pvh: None, ..elf() };
+        let image = KernelImage { arch: Arch::Aarch64, format: Format::Elf(elf) };
+        Monitor::Qemu.plan(&machine(image), &host)
+    };
+    plan(63 << 20).unwrap();
+    let end = (64 << 20) + 1;
+    assert_eq!(plan((63 << 20) + 1).unwrap_err(), PlanError::KernelTooLarge { end, memory: Memory::mib(64) });
 }
 
 #[test]
@@ -179,7 +208,7 @@ fn a_nested_kvm_is_not_asked_for_what_it_cannot_do() {
 fn a_monitor_is_asked_to_end_in_a_way_that_it_heeds() {
     let mut machine = fitting(Monitor::Qemu);
     let plan = |machine: &Machine| Monitor::Qemu.plan(machine, &host()).unwrap().shutdown;
-    assert_eq!(plan(&machine), Shutdown::Control);
+    assert_eq!(plan(&machine), Shutdown::Control { otherwise: Unasked::Terminate });
     machine.boot.platform.power_button = PowerButton::Ignored;
     assert_eq!(plan(&machine), Shutdown::Terminate);
     let hvt = Monitor::Solo5Hvt.plan(&fitting(Monitor::Solo5Hvt), &host()).unwrap();
@@ -189,7 +218,8 @@ fn a_monitor_is_asked_to_end_in_a_way_that_it_heeds() {
     let firecracker = |machine: &Machine| Monitor::Firecracker.plan(machine, &host()).unwrap().shutdown;
     assert_eq!(firecracker(&machine), Shutdown::Kill);
     machine.boot.platform.power_button = PowerButton::Acts;
-    assert_eq!(firecracker(&machine), Shutdown::Control);
+    // If it does not answer, either.
+    assert_eq!(firecracker(&machine), Shutdown::Control { otherwise: Unasked::Kill });
     machine.control = ControlSocket::Off;
     assert_eq!(firecracker(&machine), Shutdown::Kill);
     let cloud_hypervisor = Monitor::CloudHypervisor.plan(&machine, &host()).unwrap();
@@ -199,16 +229,26 @@ fn a_monitor_is_asked_to_end_in_a_way_that_it_heeds() {
 
 #[test]
 fn a_command_line_longer_than_the_monitor_takes_is_refused() {
-    for monitor in Monitor::ALL {
-        let max = monitor.capabilities(Arch::X86_64).max_command_line;
+    let arm = || machine(KernelImage { arch: Arch::Aarch64, format: Format::Arm64Image });
+    let both = Monitor::ALL.into_iter().flat_map(|it| [(it, Arch::X86_64), (it, Arch::Aarch64)]);
+    for (monitor, arch) in both {
+        let max = monitor.capabilities(arch).max_command_line;
         // Firecracker adds words of its own.
         let added = if monitor == Monitor::Firecracker { 48 } else { 0 };
         for (size, fits) in [(max - added, true), (max + 1 - added, false)] {
+            let fitting = match (monitor, arch) {
+                (_, Arch::X86_64) => fitting(monitor),
+                (Monitor::Solo5Hvt | Monitor::Solo5Spt, _) => continue,
+                _ => arm(),
+            };
             let command_line = CommandLine::new("x".repeat(size)).unwrap();
-            let machine = Machine { boot: Boot { command_line, ..Boot::default() }, ..fitting(monitor) };
-            assert_eq!(monitor.plan(&machine, &host()).is_ok(), fits, "{monitor} {size}");
+            let machine = Machine { boot: Boot { command_line, ..Boot::default() }, ..fitting };
+            let host = Host { arch, ..host() };
+            assert_eq!(monitor.plan(&machine, &host).is_ok(), fits, "{monitor} {arch} {size}");
         }
     }
+    // It adds 31 bytes on Arm.
+    assert_eq!(Monitor::CloudHypervisor.capabilities(Arch::Aarch64).max_command_line, 2016);
 }
 
 #[test]
@@ -295,6 +335,17 @@ fn two_disks_of_one_name_or_two_ramdisks_are_refused() {
     machine.boot.config = Some(crate::GuestConfig { contents: vec![], place: crate::ConfigPlace::Initrd });
     for monitor in [Monitor::Qemu, Monitor::Firecracker, Monitor::CloudHypervisor] {
         assert_eq!(monitor.plan(&machine, &host()), Err(PlanError::TwoInitrds));
+    }
+}
+
+#[test]
+fn a_configuration_that_nobody_has_placed_is_refused() {
+    for monitor in Monitor::ALL {
+        let mut machine = fitting(monitor);
+        let place = crate::ConfigPlace::InitrdFile("/urunit.conf".to_owned());
+        machine.boot.config = Some(crate::GuestConfig { contents: vec![], place });
+        let error = monitor.plan(&machine, &host()).unwrap_err();
+        assert_eq!(error, PlanError::ConfigNotPlaced { path: "/urunit.conf".to_owned() });
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     Machine,
     guest::{
         ConfigPlace, Omission, Volume,
-        tests::{machine, network},
+        tests::{after_firecracker, machine, network},
     },
 };
 
@@ -26,6 +26,36 @@ fn boot_on(workload: &Workload, machine: &Machine, monitor: Monitor) -> Result<B
 
 fn line(workload: &Workload) -> Result<String, EncodeError> {
     Ok(boot_on(workload, &machine(), Monitor::Qemu)?.command_line.as_str().to_owned())
+}
+
+/// A separator with nothing behind it is none for Firecracker: its words became arguments.
+#[test]
+fn the_words_of_firecracker_are_parameters() {
+    let on_firecracker = |args: &[&str]| {
+        let workload = Workload { env: vec!["B=x -- y".to_owned()], ..workload(args) };
+        boot_on(&workload, &machine(), Monitor::Firecracker).unwrap().command_line.as_str().to_owned()
+    };
+    let parameters = on_firecracker(&["/init"]);
+    assert!(parameters.ends_with(" init=/init"), "{parameters}");
+    for args in [&["/init"][..], &["/init", "a"], &["/init", ""], &["/init", "a -- b", " "]] {
+        let line = on_firecracker(args);
+        let arguments = line.strip_prefix(&parameters).unwrap();
+        assert_eq!(
+            after_firecracker(&line),
+            format!("{parameters} pci=off virtio_mmio.device=4K@0xc0001000:5{arguments}")
+        );
+    }
+}
+
+/// Cloud Hypervisor puts a word behind everything on Arm.
+#[test]
+fn the_word_of_cloud_hypervisor_is_no_argument() {
+    let line = |args: &[&str]| {
+        let boot = workload(args).boot(&machine(), Monitor::CloudHypervisor, Arch::Aarch64).unwrap();
+        boot.command_line.as_str().to_owned()
+    };
+    assert!(line(&["/init", "a"]).ends_with(" init=/init -- a --"));
+    assert!(line(&["/init"]).ends_with(" init=/init"));
 }
 
 #[test]
@@ -247,7 +277,8 @@ proptest! {
             let mut expected: Vec<String> =
                 ["panic=-1", "console=ttyS0", "root=/dev/vda", "rw"].map(str::to_owned).to_vec();
             expected.extend(env);
-            expected.extend(["init=/a".to_owned(), "--".to_owned()]);
+            expected.push("init=/a".to_owned());
+            expected.extend((!args.is_empty()).then(|| "--".to_owned()));
             expected.extend(args);
             prop_assert_eq!(kernel_words(&line), expected);
         }
