@@ -9,6 +9,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::mount::OpenTreeFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -388,7 +389,13 @@ fn commit(
         crate::sandbox::ids::map(process, mappings, &spec.namespaces)?;
     }
     crate::sandbox::limits::apply(process, &spec.rlimits, spec.oom_score_adj)?;
-    super::hooks::create_runtime(&spec.hooks, &state)?;
+    if let Err(error) = super::hooks::create_runtime(&spec.hooks, &state, process.pidfd()) {
+        // If init has ended by itself, why that was says more.
+        return match channel.receive_within::<ToCreate>(Duration::ZERO) {
+            Ok(Some((ToCreate::Failed(failure), _))) => Err(LifecycleError::Init(failure)),
+            _ => Err(error),
+        };
+    }
     stamps.take(Step::HooksRun);
     // Before it is, so that it cannot have been received earlier.
     stamps.take(Step::ProceedSent);

@@ -2,11 +2,13 @@
 //!
 //! | hooks | run by | status | a failure |
 //! |---|---|---|---|
-//! | prestart, createRuntime | create, before init proceeds | creating | undoes create |
+//! | prestart, createRuntime | create, before init proceeds, while init lives | creating | undoes create |
 //! | createContainer | init, in its namespaces, before its root | creating | undoes create |
 //! | startContainer | init, confined to the container's rootfs | created | fails start |
 //! | poststart | start, after the proof | running | is logged |
 //! | poststop | whatever removed the container | stopped | is logged |
+
+use std::os::fd::BorrowedFd;
 
 use serde_json::Value;
 use urunc_state::{OciState, Record, Status};
@@ -21,11 +23,16 @@ pub(super) fn document(record: &Record, status: Status) -> Result<Value, serde_j
     serde_json::to_value(OciState::new(record, status))
 }
 
-/// prestart (older Docker's network is one, B31) and createRuntime.
-pub(super) fn create_runtime(hooks: &Hooks, document: &Value) -> Result<(), LifecycleError> {
+/// prestart (older Docker's network is one, B31) and createRuntime. Whoever forces the container away meanwhile kills its process `init`, and a
+/// hook must not keep the lock from him then.
+pub(super) fn create_runtime(
+    hooks: &Hooks,
+    document: &Value,
+    init: BorrowedFd<'_>,
+) -> Result<(), LifecycleError> {
     let text = document.to_string();
-    run("prestart", &hooks.prestart, text.as_bytes(), Place::Here)?;
-    run("createRuntime", &hooks.create_runtime, text.as_bytes(), Place::Here)?;
+    run("prestart", &hooks.prestart, text.as_bytes(), Place::Preparing(init))?;
+    run("createRuntime", &hooks.create_runtime, text.as_bytes(), Place::Preparing(init))?;
     Ok(())
 }
 

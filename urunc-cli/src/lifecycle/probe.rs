@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use urunc_rootfs::root::Libraries;
+use urunc_state::Process;
 use urunc_vmm::KvmAccess;
 
 /// Finds `name` in the directories of `path` (the value of `PATH`).
@@ -71,17 +73,34 @@ pub fn kvm() -> KvmAccess {
     }
 }
 
-/// Whether a process, dead or alive, has executed a program since it was forked; `None` if it has been reaped.
+/// Whether a process, dead or alive, has executed a program since it was forked; `None` if it has been reaped, even if its number has gone to
+/// another.
 ///
 /// The kernel marks a process that has not by `PF_FORKNOEXEC` (include/linux/sched.h) in the flags that proc_pid_stat(5)
 /// shows as field 9.
-pub(super) fn has_executed(pid: urunc_state::Pid) -> Option<bool> {
+pub(super) fn has_executed(process: &Process) -> Option<bool> {
     const PF_FORKNOEXEC: u64 = 0x40;
-    let stat = crate::procfs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat_field(process, 9)? & PF_FORKNOEXEC == 0)
+}
+
+/// Whether a process that has ended was ended by SIGKILL; `None` if it lives, or if its parent has reaped it.
+pub(super) fn was_killed(process: &Process) -> Option<bool> {
+    const SIGNAL: u64 = 0x7f;
+    let (dead, code) = (process.is_alive().ok().map(|alive| !alive)?, stat_field(process, 52)?);
+    dead.then_some(code & SIGNAL == u64::from(urunc_state::Signal::KILL.number()))
+}
+
+/// A field of proc_pid_stat(5), which is not the one of a process that got the number later.
+fn stat_field(process: &Process, field: usize) -> Option<u64> {
+    let stat = crate::procfs::read_to_string(format!("/proc/{}/stat", process.pid())).ok()?;
+    // Only now: if it has its number still, it had it when that was looked at. A pidfd's has -1 once it has been reaped (pidfd_show_fdinfo in the kernel).
+    let fdinfo = format!("/proc/self/fdinfo/{}", process.pidfd().as_raw_fd());
+    let fdinfo = crate::procfs::read_to_string(fdinfo).ok()?;
+    let number: i64 = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
     // The name, in parentheses, may contain anything; the field after it is the third.
     let (_, rest) = stat.rsplit_once(')')?;
-    let flags: u64 = rest.split_ascii_whitespace().nth(9 - 3)?.parse().ok()?;
-    Some(flags & PF_FORKNOEXEC == 0)
+    let value = rest.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()?;
+    (number > 0).then_some(value)
 }
 
 fn field<const N: usize>(header: &[u8; 64], at: usize) -> [u8; N] {
@@ -93,6 +112,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_process_has_executed_something_until_nobody_knows() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = urunc_state::Pid::new(child.id().into()).unwrap();
+        let process = Process::with_pid(pid).unwrap().unwrap();
+        // `spawn` returns once it has.
+        assert_eq!((has_executed(&process), was_killed(&process)), (Some(true), None));
+        child.kill().unwrap();
+        let deadline = urunc_state::Deadline::after(std::time::Duration::from_secs(60));
+        assert_eq!(process.wait(deadline).unwrap(), urunc_state::Waited::Exited);
+        assert_eq!((has_executed(&process), was_killed(&process)), (Some(true), Some(true)));
+        child.wait().unwrap();
+        assert_eq!((has_executed(&process), was_killed(&process)), (None, None));
+    }
+
+    #[test]
     fn a_dynamic_program_is_told_from_a_static_one() {
         assert_eq!(libraries_of(Path::new("/proc/self/exe")).unwrap(), Libraries::System);
         let script = tempfile::NamedTempFile::new().unwrap();
@@ -102,12 +136,6 @@ mod tests {
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
         std::fs::write(script.path(), elf).unwrap();
         assert_eq!(libraries_of(script.path()).unwrap(), Libraries::None);
-    }
-
-    #[test]
-    fn a_program_is_told_from_a_fork() {
-        let pid = urunc_state::Pid::new(std::process::id().into()).unwrap();
-        assert_eq!(has_executed(pid), Some(true));
     }
 
     #[test]

@@ -70,7 +70,10 @@ impl Runtime {
         if let Err(error) = saved {
             log::warn!("container {id} runs, but its record could not be updated: {error}");
         }
-        super::hooks::poststart(locked.record());
+        let record = locked.record().clone();
+        // A hook may take as long as it likes, and the container must be stoppable meanwhile.
+        drop(locked);
+        super::hooks::poststart(&record);
         Ok(())
     }
 }
@@ -87,8 +90,9 @@ impl Runtime {
         }
         stamps.take(Step::NetworkReady);
         let executed = execute(locked, &frozen, network.as_ref(), process, stamps).and_then(|()| {
-            // End of file also comes when init is killed between `Executing` and `execve`.
-            let died = probe::has_executed(process.pid()) == Some(false);
+            // End of file also comes when init is killed between `Executing` and `execve`. Where nobody can tell any more, because its parent has
+            // reaped it, the conversation stands as proof: a guest that was quick is far more likely than a SIGKILL in between.
+            let died = probe::has_executed(process) == Some(false);
             if died { Err(StartError::Died) } else { Ok(()) }
         });
         if let Some(network) = &network {

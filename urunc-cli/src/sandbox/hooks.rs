@@ -10,10 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, getppid, kill_process_group,
+    set_parent_process_death_signal, waitid,
+};
 
-use super::channel::wait_readable;
 use super::privileges;
 use super::protocol::Failure;
 use super::sys::{self, Forked};
@@ -53,6 +57,10 @@ fn said(output: &str) -> String {
 pub enum Place<'a> {
     /// Where the caller is.
     Here,
+    /// Where the caller is, to prepare the container with this process: the hook ends with either of the two.
+    Preparing(BorrowedFd<'a>),
+    /// Where the caller is, which is the container's process: the hook ends with it.
+    Inside,
     /// In this root, as this user, without any capability.
     Confined {
         /// The container's root file system.
@@ -88,22 +96,60 @@ fn run_one(kind: &'static str, hook: &Hook, document: &[u8], place: Place<'_>) -
     let mut output = memory_file("output").map_err(cannot_run)?;
     let child = spawn(hook, document, &output, place).map_err(cannot_run)?;
     let limit = hook.timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let in_time = wait_readable(child.pidfd.as_fd(), limit).map_err(|errno| cannot_run(errno.into()))?;
-    if !in_time {
+    let container = match place {
+        Place::Preparing(process) => Some(process),
+        Place::Here | Place::Inside | Place::Confined { .. } => None,
+    };
+    let first = first_end(child.pidfd.as_fd(), container, limit).map_err(|errno| cannot_run(errno.into()))?;
+    if first != End::Hook {
         // With everything that it started, which has not left its group.
         let _ = kill_process_group(child.pid, Signal::KILL);
     }
     let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
         .map_err(|errno| cannot_run(errno.into()))?;
-    let how = if in_time {
-        match how_it_failed(status.as_ref()) {
+    let how = match first {
+        End::Hook => match how_it_failed(status.as_ref()) {
             None => return Ok(()),
             Some(how) => how,
-        }
-    } else {
-        format!("did not end within {} s and was killed", limit.as_secs())
+        },
+        End::Container => "was killed, because the container's process has ended".to_owned(),
+        End::Time => format!("did not end within {} s and was killed", limit.as_secs()),
     };
     Err(failed(how, tail(&mut output), None))
+}
+
+/// What ends first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Hook,
+    Container,
+    Time,
+}
+
+/// Waits for the end of `hook` or of `container`, for at most `limit`.
+fn first_end(
+    hook: BorrowedFd<'_>,
+    container: Option<BorrowedFd<'_>>,
+    limit: Duration,
+) -> rustix::io::Result<End> {
+    let deadline = Instant::now() + limit;
+    let mut fds: Vec<PollFd<'_>> = [Some(hook), container]
+        .into_iter()
+        .flatten()
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(0) => return Ok(End::Time),
+            // A hook that has done its work has done it, whatever else has happened.
+            Ok(_) if fds.first().is_some_and(|hook| !hook.revents().is_empty()) => return Ok(End::Hook),
+            Ok(_) => return Ok(End::Container),
+        }
+    }
 }
 
 fn how_it_failed(status: Option<&WaitIdStatus>) -> Option<String> {
@@ -125,8 +171,9 @@ fn spawn(hook: &Hook, document: &[u8], output: &File, place: Place<'_>) -> io::R
     input.write_all(document)?;
     input.rewind()?;
     // Init can fork, but has no /proc any more in which to look its threads up; it never has more than one.
+    let parent = getpid();
     let forked = match place {
-        Place::Here => {
+        Place::Here | Place::Preparing(_) | Place::Inside => {
             urunc_netns::wait_single_threaded(Instant::now() + THREAD_PATIENCE).map_err(io::Error::other)?;
             sys::fork()?
         }
@@ -139,7 +186,7 @@ fn spawn(hook: &Hook, document: &[u8], output: &File, place: Place<'_>) -> io::R
             Ok(Child { pid, pidfd })
         }
         Forked::Child => {
-            let error = become_hook(hook, &input, output, place);
+            let error = become_hook(hook, &input, output, place, parent);
             let _ = writeln!(&mut &*output, "{}", crate::report::chain(&error));
             sys::exit(127)
         }
@@ -147,12 +194,12 @@ fn spawn(hook: &Hook, document: &[u8], output: &File, place: Place<'_>) -> io::R
 }
 
 /// Returns only on failure.
-fn become_hook(hook: &Hook, input: &File, output: &File, place: Place<'_>) -> Failure {
+fn become_hook(hook: &Hook, input: &File, output: &File, place: Place<'_>, parent: Pid) -> Failure {
     let step = |what: &'static str| move |errno: rustix::io::Errno| Failure::step(what, &errno.into());
     let prepare = || -> Result<(), Failure> {
         rustix::process::setpgid(None, None).map_err(step("cannot make a process group"))?;
         match place {
-            Place::Here => {
+            Place::Here | Place::Preparing(_) | Place::Inside => {
                 sys::reset_signals().map_err(|error| Failure::step("cannot reset the signals", &error))?;
             }
             // Init has reset its signals already.
@@ -162,6 +209,14 @@ fn become_hook(hook: &Hook, input: &File, output: &File, place: Place<'_>) -> Fa
                     .and_then(|()| rustix::process::chdir("/"))
                     .map_err(step("cannot enter the container's root file system"))?;
                 privileges::drop_to(user)?;
+            }
+        }
+        // Nobody else would end it, or wait for it, when what it belongs to is gone. A change of user would take this back, so it is last.
+        if !matches!(place, Place::Here) {
+            set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(step("cannot be tied to its parent"))?;
+            if getppid() != Some(parent) {
+                sys::exit(127) // it died before
             }
         }
         rustix::stdio::dup2_stdin(input)

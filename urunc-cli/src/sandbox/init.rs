@@ -124,7 +124,7 @@ pub fn run(setup: Setup) -> ! {
             Ok(())
         })
         .and_then(|()| settle_in(&namespaces, &settings))
-        .and_then(|()| run_hooks("createContainer", &hooks.create_container, &state, Place::Here))
+        .and_then(|()| run_hooks("createContainer", &hooks.create_container, &state, Place::Inside))
         .and_then(|()| {
             // Before the root changes: in the new one the shared tree's own mounts would be lost.
             running = daemon.map(Daemon::start).transpose()?;

@@ -21,6 +21,17 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test { name: "hooks::a_failure_after_the_start_is_only_logged", needs: &[Need::Root], run: logged },
     Test { name: "hooks::a_hook_that_takes_too_long_is_killed", needs: &[Need::Root], run: timeout },
+    Test {
+        name: "hooks::kill_ends_a_container_whose_poststart_hook_hangs",
+        needs: &[Need::Root],
+        run: hanging_poststart,
+    },
+    Test {
+        name: "hooks::a_forced_delete_ends_a_create_whose_hook_hangs",
+        needs: &[Need::Root],
+        run: forced_during_create,
+    },
+    Test { name: "hooks::a_hook_ends_with_a_killed_create", needs: &[Need::Root], run: killed_create },
 ];
 
 const KINDS: [&str; 6] =
@@ -222,6 +233,96 @@ fn logged() -> Result<(), Failed> {
     fs::remove_file(bundle.path.join("config.json")).unwrap();
     scene.ok(&["delete", "--force", "c"]);
     assert_eq!(fs::read_to_string(ran).unwrap(), "poststart\npoststop\n");
+    passed()
+}
+
+/// A hook that says its number in `note` and never ends.
+fn hanging(note: &std::path::Path) -> Value {
+    let note = note.display();
+    shell(&format!("echo $$ > {note}.new; mv {note}.new {note}; exec sleep 1000"))
+}
+
+/// The hook's number, as soon as it runs.
+fn number_in(note: &std::path::Path) -> String {
+    assert!(crate::scene::eventually(|| note.exists()), "the hook runs");
+    fs::read_to_string(note).unwrap().trim().to_owned()
+}
+
+fn ends(pid: &str) -> bool {
+    crate::scene::eventually(|| {
+        fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    })
+}
+
+/// `create` in the background.
+fn creating(scene: &Scene, bundle: &Bundle) -> std::process::Child {
+    let console = fs::File::create(scene.path("console")).unwrap();
+    let mut create = scene.command(&["create", "--bundle", bundle.str(), "c"]);
+    create.stdout(console.try_clone().unwrap()).stderr(console).spawn().unwrap()
+}
+
+/// Signals go out, and the network is released, while start still runs hooks (design.md, section 8).
+fn hanging_poststart() -> Result<(), Failed> {
+    let scene = sleeping();
+    let bundle = scene.fake(&[]);
+    let note = scene.path("pid");
+    bundle.edit(|spec| spec["hooks"]["poststart"] = json!([hanging(&note)]));
+    scene.create_ok(&bundle, "c");
+    let mut start = scene.command(&["start", "c"]).spawn().unwrap();
+    let hook = number_in(&note);
+    assert_eq!(scene.status("c"), "running");
+    scene.ok(&["kill", "c", "KILL"]);
+    assert_eq!(scene.status("c"), "stopped");
+    scene.ok(&["delete", "c"]);
+    assert!(start.try_wait().unwrap().is_none(), "start still waits for its hook");
+    let hook = rustix::process::Pid::from_raw(hook.parse().unwrap()).unwrap();
+    rustix::process::kill_process(hook, rustix::process::Signal::KILL).unwrap();
+    assert!(start.wait().unwrap().success());
+    scene.assert_clean();
+    passed()
+}
+
+fn forced_during_create() -> Result<(), Failed> {
+    for kind in ["prestart", "createRuntime"] {
+        let scene = sleeping();
+        let bundle = scene.fake(&[]);
+        let note = scene.path("pid");
+        bundle.edit(|spec| spec["hooks"][kind] = json!([hanging(&note)]));
+        let mut create = creating(&scene, &bundle);
+        let hook = number_in(&note);
+        scene.ok(&["delete", "--force", "c"]);
+        assert!(!create.wait().unwrap().success());
+        let said = scene.console();
+        assert!(said.contains(kind) && said.contains("the container's process has ended"), "{said}");
+        assert!(ends(&hook), "{hook}");
+        scene.assert_clean();
+    }
+    passed()
+}
+
+fn killed_create() -> Result<(), Failed> {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let scene = sleeping();
+        let bundle = scene.fake(&[]);
+        let note = scene.path("pid");
+        bundle.edit(|spec| {
+            // Without a namespace that would end it.
+            spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "network"}, {"type": "uts"}]);
+            spec["hooks"][kind] = json!([hanging(&note)]);
+        });
+        let mut create = creating(&scene, &bundle);
+        let hook = number_in(&note);
+        if kind == "createContainer" {
+            // It is init's.
+            scene.ok(&["kill", "c", "KILL"]);
+        } else {
+            create.kill().unwrap();
+        }
+        assert!(!create.wait().unwrap().success());
+        assert!(ends(&hook), "{kind} {hook}");
+        scene.ok(&["delete", "--force", "c"]);
+        scene.assert_clean();
+    }
     passed()
 }
 
