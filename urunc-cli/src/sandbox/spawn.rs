@@ -11,9 +11,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, waitid};
+use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,9 @@ pub enum Spawned {
     Init,
 }
 
+/// How long joining namespaces may take. It is a few system calls.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Clones init into `namespaces`, with `clocks` in its time namespace, and the cgroup v2 directory `cgroup`.
 ///
 /// # Errors
@@ -97,7 +101,10 @@ pub fn spawn(
         }
         Cloned::Parent(intermediate) => {
             drop(theirs);
-            let answer = ours.receive();
+            let answer = ours.receive_within(PATIENCE);
+            if answer.is_err() {
+                let _ = rustix::process::pidfd_send_signal(&intermediate, Signal::KILL);
+            }
             let _ = waitid(WaitId::PidFd(intermediate.as_fd()), WaitIdOptions::EXITED);
             match answer? {
                 Some((Answer::Init, descriptors)) => {
