@@ -159,11 +159,25 @@ pub fn make(plan: &CgroupPlan, mark: &str, expected: Option<Pid>) -> Result<Entr
     Ok(entrance)
 }
 
-/// Writes the limits of `plan` into groups that exist.
-///
-/// # Errors
-/// [`MakeError::Limit`]; limits written before the refused one are taken back, those for single devices excepted.
-pub fn update(plan: &CgroupPlan) -> Result<(), MakeError> {
+/// What the files that a plan writes said before, those with a line for each device excepted.
+#[derive(Debug)]
+pub struct Before(Vec<(PathBuf, Vec<u8>)>);
+
+impl Before {
+    /// Writes it again.
+    pub fn write_back(&self) {
+        // The reverse order, because some limits depend on others.
+        for (file, old) in self.0.iter().rev() {
+            if let Err(error) = write_file(file, old.trim_ascii()) {
+                log::debug!("cannot take the limit in {} back: {error}", file.display());
+            }
+        }
+    }
+}
+
+/// Looks at what [`update`] will change.
+#[must_use]
+pub fn before(plan: &CgroupPlan) -> Before {
     let mut before = Vec::new();
     for (directory, writes) in &plan.directories {
         for file in writes.iter().flat_map(|write| &write.options).map(|(file, _)| directory.path.join(file))
@@ -174,22 +188,21 @@ pub fn update(plan: &CgroupPlan) -> Result<(), MakeError> {
             }
         }
     }
-    let written = plan.directories.iter().try_for_each(|(directory, writes)| {
+    Before(before)
+}
+
+/// Writes the limits of `plan` into groups that exist.
+///
+/// # Errors
+/// [`MakeError::Limit`]; limits before the refused one have been written, and are taken back by [`Before::write_back`].
+pub fn update(plan: &CgroupPlan) -> Result<(), MakeError> {
+    plan.directories.iter().try_for_each(|(directory, writes)| {
         if directory.v1.is_none() {
             pass_on(directory, &plan.controllers);
             check_controllers(&directory.path, &plan.controllers)?;
         }
         write_all(&directory.path, writes)
-    });
-    if written.is_err() {
-        // The reverse order, because some limits depend on others.
-        for (file, old) in before.iter().rev() {
-            if let Err(error) = write_file(file, old.trim_ascii()) {
-                log::debug!("cannot take the limit in {} back: {error}", file.display());
-            }
-        }
-    }
-    written
+    })
 }
 
 /// Makes the directory and those above it. One that exists and is empty is taken, as runc does.

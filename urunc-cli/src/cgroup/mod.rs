@@ -26,11 +26,11 @@ mod v2;
 
 pub use freezer::{FreezeError, freeze, thaw, thaw_by_state_file};
 pub use layout::{Hierarchy, HierarchyKind, Layout, LayoutError};
-pub use make::{Entrance, MakeError, make, update};
+pub use make::{Before, Entrance, MakeError, before, make, update};
 pub use memory::{Accounting, GuestMemory, MemoryError, MemoryPlan, room};
 pub use oom::{OomWatch, oom_kills};
 pub use plan::{CgroupPath, CgroupPlan, Directory, PlanError, Write, plan, plan_update};
-pub use release::{ReleaseError, members, release};
+pub use release::{ReleaseError, is_foreign, members, release};
 pub use resources::{
     BlockLimits, CpuLimits, DeviceNumber, DeviceRule, Limit, MemoryLimits, NetworkLimits, NodeKind,
     Permission, RdmaLimit, Resources, Throttle, WeightDevice,

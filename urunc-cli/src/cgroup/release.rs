@@ -78,6 +78,12 @@ pub fn release<P: AsRef<Path>>(paths: &[P], mark: &str) -> Result<(), ReleaseErr
     first
 }
 
+/// Whether the group at `path` carries a mark other than `mark`. One that cannot be looked at is taken for such.
+#[must_use]
+pub fn is_foreign(path: &Path, mark: &str) -> bool {
+    !matches!(owner(path, mark), Ok(Owner::Ours | Owner::Unmarked | Owner::Gone))
+}
+
 fn owner(path: &Path, mark: &str) -> io::Result<Owner> {
     // As long as any path: a mark is one.
     let mut value = vec![0u8; 8192];

@@ -9,6 +9,7 @@ use urunc_state::{AbsolutePath, InvalidPath, Json, Origin, Pid, Record, Resource
 use urunc_vmm::Monitor;
 
 use super::create::CgroupDriver;
+use super::probe;
 use crate::bundle::ContainerSpec;
 use crate::cgroup::systemd::{self, SystemdError, Unit, UnitError};
 use crate::cgroup::{
@@ -50,6 +51,9 @@ pub enum LimitsError {
     /// systemd does not make the group.
     #[error(transparent)]
     Systemd(#[from] SystemdError),
+    /// The group cannot be removed.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
     /// The process without which systemd makes no group.
     #[error("cannot make a process to start the container's systemd unit with")]
     Placeholder(#[source] std::io::Error),
@@ -121,10 +125,26 @@ pub(super) fn replace(record: &mut Record, changed: &Recorded) -> Result<(), Lim
     Ok(())
 }
 
-/// Ends what runs in a container's control group, and removes it, for when the record is lost. `directory` is the
-/// container's state directory.
-pub(super) fn release_unrecorded(origin: &Origin, directory: &Path) -> Result<(), ReleaseError> {
-    cgroup::release(&origin.cgroups, &directory.display().to_string())
+/// Ends what runs in a container's control group, and removes it, and stops the unit that it may be, for when the record is lost.
+/// `directory` is the container's state directory.
+pub(super) fn release_unrecorded(origin: &Origin, directory: &Path) -> Result<(), LimitsError> {
+    let mark = directory.display().to_string();
+    cgroup::release(&origin.cgroups, &mark)?;
+    if let Some(unit) = &origin.systemd_unit {
+        systemd::stop(unit, &unit_mark(&mark))?;
+    }
+    Ok(())
+}
+
+/// Whether a control group that the container was to have is somebody else's, so that nothing in there is known to be the container's.
+pub(super) fn has_foreign_group(origin: &Origin, directory: &Path) -> bool {
+    let mark = directory.display().to_string();
+    origin.cgroups.iter().any(|path| cgroup::is_foreign(path, &mark))
+}
+
+/// What people see as a unit's description.
+fn unit_mark(mark: &str) -> String {
+    format!("urunc container {mark}")
 }
 
 /// Everything about limits that is decided before anything is made.
@@ -226,14 +246,14 @@ impl Limits {
             // Acquired first, released last: whatever runs in the group is gone by then.
             let data = Json::of(&RecordedUnit { name: unit.name.clone(), mark: self.unit_mark() })?;
             record.urunc.resources.push(Resource { kind: UNIT_KIND.to_owned(), schema: SCHEMA, data });
+            origin.systemd_unit = Some(unit.name.clone());
         }
         record.urunc.resources.push(recorded.to_resource()?);
         Ok(())
     }
 
-    /// Which people see as the unit's description.
     fn unit_mark(&self) -> String {
-        format!("urunc container {}", self.mark)
+        unit_mark(&self.mark)
     }
 
     /// Has systemd start the container's unit, if it is to make the group. What is returned must live until init is in there.
@@ -257,14 +277,16 @@ pub(super) fn unit_limits(raised: &Resources, layout: &Layout) -> Vec<systemd::P
     systemd::limits(raised, version)
 }
 
-/// Why a dead container's monitor was killed, if its memory ran out.
+/// Why a dead container ended, if its memory ran out. What was killed need not be the monitor, which may have ended for another reason.
 pub(super) fn oom_reason(record: &Record) -> Option<String> {
     let recorded = Recorded::of(record)?;
     let kills = cgroup::oom_kills(&recorded.directories);
+    let monitor = || record.open_process().ok().flatten().and_then(|process| probe::was_killed(&process));
     (kills > 0).then(|| {
-        "the kernel killed the monitor because the container's cgroup ran out of memory; raise \
-         linux.resources.memory.limit"
-            .to_owned()
+        let who = if monitor() == Some(true) { "the monitor" } else { "a process of the container" };
+        format!(
+            "the kernel killed {who} because the container's cgroup ran out of memory; raise linux.resources.memory.limit"
+        )
     })
 }
 

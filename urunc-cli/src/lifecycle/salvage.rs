@@ -13,7 +13,7 @@ use serde_json::Value;
 use urunc_state::{ContainerId, Deadline, DocumentError, Lock, Process, ProcessIdentity, StoreError};
 
 use super::kill::kill_and_wait;
-use super::{LOCK_PATIENCE, LifecycleError, Runtime, teardown};
+use super::{LOCK_PATIENCE, LifecycleError, Runtime, limits, teardown};
 
 /// Name of the record in the container's directory.
 const RECORD: &str = "state.json";
@@ -39,8 +39,9 @@ impl Runtime {
         let lock = self.store.lock_without_record(id, Deadline::after(LOCK_PATIENCE))?;
         let origin = lock.origin()?;
         let identity = process_in_ruins(&lock);
-        if identity.is_none() && origin.cgroups.is_empty() {
-            let path = self.store.path().join(id.as_str());
+        let path = self.store.path().join(id.as_str());
+        // A group that was the container's is marked as such for as long as it exists.
+        if identity.is_none() && (origin.cgroups.is_empty() || limits::has_foreign_group(&origin, &path)) {
             return Err(LifecycleError::Unsalvageable { id: id.clone(), path, source: unreadable });
         }
         log::warn!("container {id} is removed without its record: {}", crate::report::chain(&unreadable));

@@ -6,7 +6,7 @@
 
 use urunc_state::{Event, Lock, Locked, Origin, Record, Resource, Status, Store};
 
-use super::limits::{self, Recorded, RecordedUnit};
+use super::limits::{self, LimitsError, Recorded, RecordedUnit};
 use super::network::{self, NetworkReleaseError};
 use super::{LifecycleError, disk};
 use crate::cgroup::ReleaseError;
@@ -52,6 +52,9 @@ pub(super) enum ResourceError {
     /// systemd's unit.
     #[error(transparent)]
     Unit(#[from] SystemdError),
+    /// The control group or the unit of a container without a record.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// A block device.
     #[error(transparent)]
     Block(#[from] disk::ReleaseError),

@@ -40,6 +40,9 @@ fn change(record: &Record, mut recorded: Recorded, given: &Resources) -> Result<
         log::debug!("device rules cannot be changed and are not");
     }
     let updated = recorded.resources.updated(given);
+    let unraised = std::mem::take(&mut recorded.resources);
+    let raised = MemoryPlan { guest: cgroup::GuestMemory::Default, on_top: recorded.on_top, inside: 0 }
+        .raise(&unraised);
     let layout = Layout::probe()?;
     let memory = match updated.memory.limit {
         Some(Limit::At(limit)) if given.memory.limit.is_some() => {
@@ -54,11 +57,22 @@ fn change(record: &Record, mut recorded: Recorded, given: &Resources) -> Result<
     for field in &plan.ignored {
         log::warn!("{field} has no meaning on cgroup v2 and is not applied");
     }
-    if let Some(unit) = RecordedUnit::of(record) {
-        // First, because what we write then is more exact than what systemd makes of it.
-        systemd::set(&unit.name, &limits::unit_limits(&write, &layout))?;
+    let unit = RecordedUnit::of(record);
+    let properties = limits::unit_limits(&write, &layout);
+    let before = cgroup::before(&plan);
+    // systemd first, because what we write then is more exact than what it makes of it.
+    let set = unit.as_ref().map_or(Ok(()), |unit| systemd::set(&unit.name, &properties));
+    let result = set.map_err(LimitsError::from).and_then(|()| Ok(cgroup::update(&plan)?));
+    if let Err(error) = result {
+        if let Some(unit) = &unit {
+            let recorded = limits::unit_limits(&raised, &layout);
+            if let Err(error) = systemd::set(&unit.name, &systemd::taken_back(&properties, &recorded)) {
+                log::warn!("{}", crate::report::chain(&error));
+            }
+        }
+        before.write_back();
+        return Err(error);
     }
-    cgroup::update(&plan)?;
     recorded.resources = updated;
     Ok(recorded)
 }

@@ -22,6 +22,11 @@ pub(crate) const TESTS: &[Test] = &[
         run: accounting,
     },
     Test { name: "cgroups::running_out_of_memory_is_the_reason", needs: &[Need::Root], run: out_of_memory },
+    Test {
+        name: "cgroups::a_lost_record_and_somebody_elses_group_tell_nothing",
+        needs: &[Need::Root],
+        run: foreign,
+    },
     Test { name: "cgroups::a_refused_limit_is_named_and_leaves_nothing", needs: &[Need::Root], run: refused },
     Test {
         name: "cgroups::devices_are_those_of_the_rules_and_of_the_plan",
@@ -246,6 +251,9 @@ fn out_of_memory() -> Result<(), Failed> {
     scene.create_ok(&bundle, "c");
     let pid = scene.pid("c");
     scene.ok(&["start", "c"]);
+    assert!(eventually(|| scene.status("c") == "stopped"));
+    let reason = scene.state("c")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("killed the monitor"), "{reason}");
     assert_eq!(reap(pid), 128 + 9);
     // Nobody has released anything yet, and afterwards nobody could look it up any more.
     assert!(scene.state("c")["reason"].as_str().unwrap().contains("ran out of memory"));
@@ -261,6 +269,41 @@ fn out_of_memory() -> Result<(), Failed> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(128 + 9));
     assert!(said.contains("ran out of memory"), "{said}");
+    // What was killed need not have been the monitor.
+    scene.fake_monitor(&scene.script("sh -c 'x=0123456789abcdef; while :; do x=$x$x; done'; exit 3"));
+    scene.create_ok(&bundle, "c");
+    let pid = scene.pid("c");
+    scene.ok(&["start", "c"]);
+    assert!(eventually(|| scene.status("c") == "stopped"));
+    let reason = scene.state("c")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("killed a process of the container"), "{reason}");
+    assert_eq!(reap(pid), 3);
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+/// Without a record, only a group that is the container's own says what its process is.
+fn foreign() -> Result<(), Failed> {
+    let scene = sleeping();
+    let bundle = scene.fake(&[]);
+    scene.create_ok(&bundle, "c");
+    let (pid, record) = (scene.pid("c"), scene.root().join("c/state.json"));
+    let groups = directories(&scene, "c");
+    let mark = |mark: &[u8]| {
+        for group in &groups {
+            rustix::fs::setxattr(group, "user.urunc", mark, rustix::fs::XattrFlags::empty()).unwrap();
+        }
+    };
+    let whole = fs::read(&record).unwrap();
+    fs::write(&record, "{ torn").unwrap();
+    mark(b"/run/other/c");
+    let message = scene.fails(&["delete", "--force", "c"]);
+    assert!(message.contains("cannot tell which process container c is"), "{message}");
+    fs::write(&record, whole).unwrap();
+    assert_eq!((scene.status("c").as_str(), scene.pid("c")), ("created", pid));
+    mark(scene.root().join("c").to_str().unwrap().as_bytes());
+    scene.ok(&["delete", "c"]);
     scene.assert_clean();
     passed()
 }

@@ -228,7 +228,7 @@ fn hybrid_life() -> Result<(), Failed> {
     let (scene, bundle) = pod();
     set_resources(
         &bundle,
-        json!({"memory": {"limit": 64 << 20}, "cpu": {"shares": 512, "quota": 50_000, "period": 100_000}, "pids": {"limit": 40}}),
+        json!({"memory": {"limit": 64 << 20}, "cpu": {"shares": 512, "quota": 25_000, "period": 50_000}, "pids": {"limit": 40}}),
     );
     let systemd = Systemd::boot(&scene, Layout::Hybrid);
     systemd.ok(&scene, &["create", "--bundle", bundle.str(), "c"]);
@@ -261,7 +261,15 @@ fn hybrid_life() -> Result<(), Failed> {
     // A reload leaves the limits as they are.
     assert!(systemd.run(&["systemctl", "daemon-reload"]).status.success());
     assert_eq!(read(group("pids").join("pids.max")).trim(), "50");
-    assert_eq!(read(group("memory").join("memory.limit_in_bytes")).trim(), (limit + (32 << 20)).to_string());
+    let raised = (limit + (32 << 20)).to_string();
+    assert_eq!(read(group("memory").join("memory.limit_in_bytes")).trim(), raised);
+    let period = systemd.groups.iter().map(|group| group.join(PATH).join("cpu.cfs_period_us"));
+    assert_eq!(read(period.into_iter().find(|file| file.exists()).unwrap()).trim(), "50000");
+    // Memory comes first, and is taken back, by systemd too.
+    let args = ["update", "--memory", "128m", "--cpuset-cpus", "4000", "c"];
+    assert!(systemd.fails(&scene, &args).contains("linux.resources.cpu"));
+    assert_eq!(read(group("memory").join("memory.limit_in_bytes")).trim(), raised);
+    assert_eq!(systemd.show(SCOPE, "MemoryLimit"), raised);
     systemd.ok(&scene, &["pause", "c"]);
     systemd.ok(&scene, &["kill", "c", "KILL"]);
     assert_eq!(systemd.show(SCOPE, "ActiveState"), "inactive");
@@ -269,6 +277,11 @@ fn hybrid_life() -> Result<(), Failed> {
     assert!(!group("memory").exists() && !group("freezer").exists());
     // The name is free again at once.
     systemd.ok(&scene, &["create", "--bundle", bundle.str(), "c"]);
+    systemd.ok(&scene, &["delete", "--force", "c"]);
+    assert_eq!(systemd.show(SCOPE, "LoadState"), "not-found");
+    // Nor does the loss of the record take the name away.
+    systemd.ok(&scene, &["create", "--bundle", bundle.str(), "c"]);
+    fs::write(scene.root().join("c/state.json"), "{ torn").unwrap();
     systemd.ok(&scene, &["delete", "--force", "c"]);
     assert_eq!(systemd.show(SCOPE, "LoadState"), "not-found");
     drop(systemd);

@@ -2,7 +2,7 @@
 //! and to hear its answer: little endian, one conversation, one call at a time, no descriptors.
 //!
 //! The crates for it bring either an asynchronous executor or a second layer of system calls; what is needed of them are
-//! four argument types.
+//! five argument types.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -65,6 +65,8 @@ pub enum Value {
     Number(u64),
     /// `au`
     Numbers(Vec<u32>),
+    /// `ay`
+    Bytes(Vec<u8>),
 }
 
 /// A property with its name.
@@ -130,6 +132,10 @@ impl Arguments {
             Value::Numbers(numbers) => {
                 self.put_signature("au");
                 self.put_array(4, |list| numbers.iter().for_each(|number| list.put_u32(*number)));
+            }
+            Value::Bytes(bytes) => {
+                self.put_signature("ay");
+                self.put_array(1, |list| list.bytes.extend(bytes));
             }
         }
     }
@@ -502,6 +508,7 @@ mod tests {
             ("B", Value::Numbers(vec![5])),
             ("C", Value::Flag(true)),
             ("D", Value::Text("x".into())),
+            ("E", Value::Bytes(vec![7])),
         ];
         let arguments = Arguments::default().properties(&properties).no_further_units();
         assert_eq!(arguments.signature, "a(sv)a(sa(sv))");
@@ -509,7 +516,8 @@ mod tests {
         expected.extend(*b"\x01\0\0\0A\0\x01t\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
         expected.extend(*b"\x01\0\0\0B\0\x02au\0\0\0\x04\0\0\0\x05\0\0\0");
         expected.extend(*b"\0\0\0\0\x01\0\0\0C\0\x01b\0\0\0\0\x01\0\0\0");
-        expected.extend(*b"\x01\0\0\0D\0\x01s\0\0\0\0\x01\0\0\0x\0");
+        expected.extend(*b"\x01\0\0\0D\0\x01s\0\0\0\0\x01\0\0\0x\0\0\0\0\0\0\0");
+        expected.extend(*b"\x01\0\0\0E\0\x02ay\0\0\0\x01\0\0\0\x07");
         let length = expected.len() - 8;
         expected[0] = u8::try_from(length).unwrap();
         // The second array is empty, but its first element's place is aligned all the same.

@@ -19,7 +19,7 @@ use urunc_state::{Deadline, Pid};
 
 use dbus::{Arguments, Connection, Method};
 pub use dbus::{BusError, Property, Value};
-pub use unit::{Unit, UnitError, Version, limits};
+pub use unit::{Unit, UnitError, Version, limits, taken_back};
 
 /// Path of systemd's manager object.
 const MANAGER: &str = "/org/freedesktop/systemd1";
@@ -103,6 +103,7 @@ pub fn root() -> Result<PathBuf, SystemdError> {
 pub fn start(unit: &Unit, mark: &str, member: Pid, limits: Vec<Property>) -> Result<(), SystemdError> {
     let start = || -> Result<String, BusError> {
         let mut systemd = Connection::open(Deadline::after(PATIENCE))?;
+        let limits = known(&mut systemd, limits)?;
         let member = u32::try_from(member.get()).unwrap_or_default();
         let arguments = Arguments::default()
             .text(&unit.name)
@@ -128,8 +129,10 @@ pub fn set(name: &str, limits: &[Property]) -> Result<(), SystemdError> {
         return Ok(());
     }
     let set = || -> Result<(), BusError> {
-        let arguments = Arguments::default().text(name).flag(true).properties(limits);
-        Connection::open(Deadline::after(PATIENCE))?.call(manager("SetUnitProperties"), &arguments).map(drop)
+        let mut systemd = Connection::open(Deadline::after(PATIENCE))?;
+        let limits = known(&mut systemd, limits.to_vec())?;
+        let arguments = Arguments::default().text(name).flag(true).properties(&limits);
+        systemd.call(manager("SetUnitProperties"), &arguments).map(drop)
     };
     set().map_err(|source| SystemdError::Set { unit: name.to_owned(), source })
 }
@@ -158,6 +161,17 @@ pub fn stop(name: &str, mark: &str) -> Result<(), SystemdError> {
         Err(BusError::Connect { .. }) => Ok(()),
         Err(source) => Err(SystemdError::Stop { unit: name.to_owned(), source }),
     }
+}
+
+/// Those of `limits` that this systemd knows. It refuses all together otherwise.
+fn known(systemd: &mut Connection, limits: Vec<Property>) -> Result<Vec<Property>, BusError> {
+    if limits.iter().all(|(name, _)| unit::since(name) == 0) {
+        return Ok(limits);
+    }
+    let get = Method { path: MANAGER, interface: PROPERTIES, member: "Get" };
+    let arguments = Arguments::default().text(MANAGER_INTERFACE).text("Version");
+    let version = unit::number_of(&systemd.call(get, &arguments)?.variant()?);
+    Ok(limits.into_iter().filter(|(name, _)| unit::since(name) <= version).collect())
 }
 
 /// Waits for the end of a job, and returns how it ended.

@@ -119,26 +119,22 @@ fn escape(id: &str) -> String {
         .collect()
 }
 
-/// Limits in the words of systemd.resource-control(5), so that systemd's next reload leaves what we write into the group's files. It
-/// knows no words for the others.
+/// Limits in the words of systemd.resource-control(5): whenever systemd reloads, it writes what it knows of into the group's files again,
+/// and what it has not been told, it takes back. It has no words for the others, and leaves them alone.
 #[must_use]
 pub fn limits(resources: &Resources, version: Version) -> Vec<Property> {
-    let bytes = |limit: Limit| match limit {
-        Limit::At(bytes) => Value::Number(bytes),
-        Limit::Unlimited => Value::Number(u64::MAX),
-    };
     let mut all = Vec::new();
     let memory = &resources.memory;
     let mut add = |name, value: Option<Value>| all.extend(value.map(|value| (name, value)));
     match version {
         Version::V1 => {
-            add("MemoryLimit", memory.limit.map(bytes));
+            add("MemoryLimit", memory.limit.map(amount));
             add("CPUShares", resources.cpu.shares.map(Value::Number));
             add("BlockIOWeight", resources.block.weight.map(|weight| Value::Number(weight.into())));
         }
         Version::V2 => {
-            add("MemoryMax", memory.limit.map(bytes));
-            add("MemoryLow", memory.reservation.map(bytes));
+            add("MemoryMax", memory.limit.map(amount));
+            add("MemoryLow", memory.reservation.map(amount));
             let swap = match (memory.swap, memory.limit) {
                 (Some(Limit::At(both)), Some(Limit::At(limit))) => {
                     Some(Limit::At(both.saturating_sub(limit)))
@@ -146,20 +142,116 @@ pub fn limits(resources: &Resources, version: Version) -> Vec<Property> {
                 (Some(Limit::Unlimited), _) => Some(Limit::Unlimited),
                 _ => None,
             };
-            add("MemorySwapMax", swap.map(bytes));
+            add("MemorySwapMax", swap.map(amount));
             let shares = resources.cpu.shares.filter(|_| resources.cpu.idle.unwrap_or(0) == 0);
             add("CPUWeight", shares.map(|shares| Value::Number(crate::cgroup::v2::weight_of(shares))));
             add(
                 "IOWeight",
                 resources.block.weight.map(|weight| Value::Number(crate::cgroup::v2::io_weight_of(weight))),
             );
+            add("AllowedCPUs", resources.cpu.cpus.as_deref().and_then(set).map(Value::Bytes));
+            add("AllowedMemoryNodes", resources.cpu.mems.as_deref().and_then(set).map(Value::Bytes));
         }
     }
-    if let Some(quota) = resources.cpu.quota {
-        add("CPUQuotaPerSecUSec", Some(Value::Number(per_second(quota, resources.cpu.period))));
+    let cpu = &resources.cpu;
+    add("CPUQuotaPeriodUSec", cpu.period.filter(|period| *period > 0).map(Value::Number));
+    add("CPUQuotaPerSecUSec", cpu.quota.map(|quota| Value::Number(per_second(quota, cpu.period))));
+    add("TasksMax", resources.pids.map(amount));
+    if version == Version::V2 {
+        // Written last, so they win.
+        for property in resources.unified.iter().flat_map(|(file, value)| of_file(file, value.trim())) {
+            all.retain(|(name, _)| *name != property.0);
+            all.push(property);
+        }
     }
-    add("TasksMax", resources.pids.map(bytes));
     all
+}
+
+fn amount(limit: Limit) -> Value {
+    match limit {
+        Limit::At(amount) => Value::Number(amount),
+        Limit::Unlimited => Value::Number(u64::MAX),
+    }
+}
+
+/// What writing `value` to a file of cgroup v2 is in systemd's words, if it has any.
+fn of_file(file: &str, value: &str) -> Vec<Property> {
+    let limit = |text: &str| match text {
+        "max" => Some(Limit::Unlimited),
+        number => number.parse().ok().map(Limit::At),
+    };
+    let name = match file {
+        "memory.min" => "MemoryMin",
+        "memory.low" => "MemoryLow",
+        "memory.high" => "MemoryHigh",
+        "memory.max" => "MemoryMax",
+        "memory.swap.max" => "MemorySwapMax",
+        "cpu.weight" => "CPUWeight",
+        "pids.max" => "TasksMax",
+        "cpuset.cpus" => {
+            return set(value).map(|set| ("AllowedCPUs", Value::Bytes(set))).into_iter().collect();
+        }
+        "cpuset.mems" => {
+            return set(value).map(|set| ("AllowedMemoryNodes", Value::Bytes(set))).into_iter().collect();
+        }
+        "cpu.max" => {
+            let (quota, period) = value.split_once(' ').unwrap_or((value, ""));
+            let period = period.trim().parse().ok().filter(|period| *period > 0);
+            let quota = limit(quota).map(|quota| Value::Number(per_second(quota, period)));
+            return [("CPUQuotaPeriodUSec", period.map(Value::Number)), ("CPUQuotaPerSecUSec", quota)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+        }
+        _ => return Vec::new(),
+    };
+    limit(value).map(|limit| (name, amount(limit))).into_iter().collect()
+}
+
+/// Processors or memory nodes such as `0-3,7`, as a bit for each, the lowest first.
+fn set(list: &str) -> Option<Vec<u8>> {
+    /// More than any kernel has (`CONFIG_NR_CPUS`).
+    const MOST: usize = 1 << 16;
+    let mut bits = Vec::new();
+    for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        for number in first..=last.min(MOST) {
+            if bits.len() <= number / 8 {
+                bits.resize(number / 8 + 1, 0);
+            }
+            *bits.get_mut(number / 8)? |= 1 << (number % 8);
+        }
+    }
+    (!bits.is_empty()).then_some(bits)
+}
+
+/// What takes `set` back: the properties as they are recorded, or else as a unit has them that was told nothing.
+#[must_use]
+pub fn taken_back(set: &[Property], recorded: &[Property]) -> Vec<Property> {
+    let nothing = |name: &str, value: &Value| match (name, value) {
+        ("MemoryLow" | "MemoryMin", _) => Value::Number(0),
+        (_, Value::Bytes(_)) => Value::Bytes(Vec::new()),
+        _ => Value::Number(u64::MAX),
+    };
+    let before =
+        |wanted: &str| recorded.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+    set.iter().map(|(name, value)| (*name, before(name).unwrap_or_else(|| nothing(name, value)))).collect()
+}
+
+/// The version of systemd that brought a property, if it is one that a version in use may not have (systemd's NEWS).
+pub(super) fn since(property: &str) -> u32 {
+    match property {
+        "CPUQuotaPeriodUSec" => 242,
+        "AllowedCPUs" | "AllowedMemoryNodes" => 244,
+        _ => 0,
+    }
+}
+
+/// The number of a version such as `v245.4-4ubuntu3` or `252 (252.39-1)`; 0 if it has none.
+pub(super) fn number_of(version: &str) -> u32 {
+    let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Which words systemd has for the group.
@@ -241,7 +333,14 @@ mod tests {
                 reservation: Some(Limit::At(50)),
                 ..MemoryLimits::default()
             },
-            cpu: CpuLimits { shares: Some(1024), quota: Some(Limit::At(12_345)), ..CpuLimits::default() },
+            cpu: CpuLimits {
+                shares: Some(1024),
+                quota: Some(Limit::At(12_345)),
+                period: Some(100_000),
+                cpus: Some("0-2,9".into()),
+                mems: Some("1".into()),
+                ..CpuLimits::default()
+            },
             pids: Some(Limit::Unlimited),
             ..Resources::default()
         };
@@ -253,6 +352,9 @@ mod tests {
                 ("MemoryLow", number(50)),
                 ("MemorySwapMax", number(50)),
                 ("CPUWeight", number(39)),
+                ("AllowedCPUs", Value::Bytes(vec![0b111, 0b10])),
+                ("AllowedMemoryNodes", Value::Bytes(vec![0b10])),
+                ("CPUQuotaPeriodUSec", number(100_000)),
                 ("CPUQuotaPerSecUSec", number(130_000)),
                 ("TasksMax", number(u64::MAX)),
             ]
@@ -262,11 +364,73 @@ mod tests {
             [
                 ("MemoryLimit", number(100)),
                 ("CPUShares", number(1024)),
+                ("CPUQuotaPeriodUSec", number(100_000)),
                 ("CPUQuotaPerSecUSec", number(130_000)),
                 ("TasksMax", number(u64::MAX)),
             ]
         );
         assert!(limits(&Resources::default(), Version::V2).is_empty());
+    }
+
+    #[test]
+    fn files_of_v2_are_said_in_its_words_too_and_win() {
+        let files = [
+            ("memory.high", "100"),
+            ("memory.max", "max"),
+            ("cpu.max", "max 50000"),
+            ("cpuset.cpus", "8"),
+            ("pids.max", "7"),
+            ("memory.oom.group", "1"),
+            ("cgroup.max.depth", "5"),
+        ];
+        let resources = Resources {
+            pids: Some(Limit::At(3)),
+            unified: files.into_iter().map(|(file, value)| (file.to_owned(), value.to_owned())).collect(),
+            ..Resources::default()
+        };
+        let number = Value::Number;
+        assert_eq!(
+            limits(&resources, Version::V2),
+            [
+                ("CPUQuotaPeriodUSec", number(50_000)),
+                ("CPUQuotaPerSecUSec", number(u64::MAX)),
+                ("AllowedCPUs", Value::Bytes(vec![0, 1])),
+                ("MemoryHigh", number(100)),
+                ("MemoryMax", number(u64::MAX)),
+                ("TasksMax", number(7)),
+            ]
+        );
+        for nonsense in ["", "x", "1-", "3-1"] {
+            assert_eq!(set(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_is_taken_back_to_what_was_recorded() {
+        let set = [
+            ("MemoryMax", Value::Number(5)),
+            ("MemoryLow", Value::Number(2)),
+            ("AllowedCPUs", Value::Bytes(vec![1])),
+            ("TasksMax", Value::Number(9)),
+        ];
+        let recorded = [("MemoryMax", Value::Number(4)), ("CPUShares", Value::Number(8))];
+        assert_eq!(
+            taken_back(&set, &recorded),
+            [
+                ("MemoryMax", Value::Number(4)),
+                ("MemoryLow", Value::Number(0)),
+                ("AllowedCPUs", Value::Bytes(vec![])),
+                ("TasksMax", Value::Number(u64::MAX)),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_older_systemd_is_told_what_it_knows() {
+        for (text, number) in [("v245.4-4ubuntu3", 245), ("239 (239-82.el8)", 239), ("252", 252), ("", 0)] {
+            assert_eq!(number_of(text), number);
+        }
+        assert!(since("CPUQuotaPeriodUSec") > 239 && since("MemoryMax") == 0);
     }
 
     #[test]
