@@ -52,7 +52,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 /// How long init may take for one of its steps; each is a few system calls.
 const INIT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a process may take to disappear after SIGKILL.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The state root when root runs us.
 const SYSTEM_ROOT: &str = "/run/urunc";

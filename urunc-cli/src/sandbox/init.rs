@@ -29,7 +29,7 @@ use crate::timestamps::{Stamps, Step};
 pub const START_SOCKET: &str = "init.sock";
 
 /// How long a connection may take to say what it wants. Start sends at once.
-const START_PATIENCE: Duration = Duration::from_secs(2);
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything that init needs, handed over by being in memory when `create` clones.
 #[derive(Debug)]

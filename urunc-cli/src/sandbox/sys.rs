@@ -6,11 +6,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use urunc_state::Signal;
+
+/// How long a thread that has been joined may take to disappear.
+const THREAD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where [`clone_process`] returned.
 #[derive(Debug)]
@@ -145,7 +149,12 @@ fn enter_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
 fn require_single_thread() -> io::Result<()> {
     const LINKS_OF_AN_EMPTY_DIRECTORY: u64 = 2;
     let threads = rustix::fs::stat("/proc/self/task")?.st_nlink.saturating_sub(LINKS_OF_AN_EMPTY_DIRECTORY);
-    if threads == 1 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBUSY)) }
+    if threads == 1 {
+        return Ok(());
+    }
+    // One that has been joined, as those for network namespaces are, may still be on its way out.
+    urunc_netns::wait_single_threaded(Instant::now() + THREAD_PATIENCE)
+        .map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
 }
 
 /// Gives this process a cgroup namespace whose root is the cgroup that it is in.

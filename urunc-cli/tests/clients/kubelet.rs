@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use urunc_cli::shim::grpc::Connection;
 
-use crate::containerd::{describe, eventually, plain};
+use crate::containerd::{PATIENCE, describe, eventually, plain};
 use crate::image::Image;
 use crate::need::containerd_major;
 use crate::wire::{Message, bytes, map, message, number};
@@ -139,7 +139,7 @@ impl Node {
     pub(crate) fn with_config(config: &str, images: &[Image]) -> Self {
         let machine = if containerd_major() == Some(1) { MACHINE_1 } else { MACHINE_2 };
         let node = Self { world: World::new() };
-        node.world.write("/etc/containerd/config.toml", format!("{config}{machine}"));
+        node.world.write("/etc/containerd/config.toml", format!("{config}{machine}{PATIENCE}"));
         node.world.write("/run/cni/10-pods.conflist", NETWORK);
         node.launch();
         let pause = Image { name: "pause", command: &["/bin/busybox", "sleep", "2147483647"], ..plain() };
@@ -166,7 +166,7 @@ impl Node {
 
     fn try_call(&self, method: &'static str, request: &[u8]) -> Option<Message> {
         let socket = self.world.at("/run/containerd/containerd.sock");
-        let mut connection = Connection::open(&socket, "k8s.io", Duration::from_secs(60)).ok()?;
+        let mut connection = Connection::open(&socket, "k8s.io", Duration::from_secs(180)).ok()?;
         connection.call(method, request).ok()?.first().cloned().map(Message)
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn image(dir: &Path) -> Image {
 pub(crate) fn assert_greets(world: &World, address: &str, port: u16) {
     let greeting = || {
         let mut stream = world.connect(address, port).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text.trim().to_owned())

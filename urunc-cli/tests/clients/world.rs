@@ -20,7 +20,7 @@ const OUTER: &str = r#"set -e
 while read -r _ point type _; do
   case $type in cgroup | cgroup2) ;; *) continue ;; esac
   group=$point/$1
-  mkdir "$group"
+  mkdir -p "$group"
   # Without them, a group of cpuset takes nobody in.
   for file in cpuset.cpus cpuset.mems; do
     if [ -e "$point/$file" ]; then cat "$point/$file" >"$group/$file"; fi
@@ -60,7 +60,7 @@ if [ "$2" = unified ]; then
   echo /sys/fs/cgroup/processes/cgroup.procs >/run/cgroups
   echo 0 >/sys/fs/cgroup/processes/cgroup.procs
 fi
-for place in /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs $place; done
+for place in /var/lib /var/log /dev/shm; do mount -t tmpfs -o mode=755 tmpfs $place; done
 for place in /etc /usr/local/bin; do
   mkdir -p /run/over$place/upper /run/over$place/work
   mount -t overlay -o lowerdir=$place,upperdir=/run/over$place/upper,workdir=/run/over$place/work overlay $place
@@ -162,7 +162,7 @@ impl World {
 
     /// A command in the world, which is killed after a while.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        self.enter(&[&["timeout", "--kill-after=1", "60"], words].concat())
+        self.enter(&[&["timeout", "--kill-after=1", "300"], words].concat())
     }
 
     fn enter(&self, words: &[&str]) -> Command {
@@ -221,7 +221,7 @@ impl World {
             // A thread's namespace is its own, and the socket stays in the one in which it was made.
             let thread = scope.spawn(move || {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-                TcpStream::connect_timeout(&address, Duration::from_secs(5))
+                TcpStream::connect_timeout(&address, Duration::from_secs(30))
             });
             thread.join().unwrap()
         })

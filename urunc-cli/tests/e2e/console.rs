@@ -159,7 +159,7 @@ fn foreground() -> Result<(), Failed> {
 /// `urunc run | head -1`: the reader goes, the container and its exit status stay.
 fn closed_output() -> Result<(), Failed> {
     let scene = Scene::new();
-    scene.fake_monitor(&scene.script("while :; do echo x || :; i=$((i+1)); [ $i = 20000 ] && exit 5; done"));
+    scene.fake_monitor(&scene.script("while :; do echo x || :; done"));
     let bundle = scene.fake(&[]);
     bundle.edit(|spec| spec["process"]["terminal"] = json!(true));
     let mut child =
@@ -169,8 +169,7 @@ fn closed_output() -> Result<(), Failed> {
     // The pipe is closed now. Nobody empties the terminal any more, so the monitor may block; it must still be ours.
     assert!(eventually(|| scene.urunc(&["state", "c"]).status.success()));
     scene.urunc(&["kill", "c", "KILL"]);
-    let status = child.wait().unwrap().code();
-    assert!(status == Some(128 + 9) || status == Some(5), "{status:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
     scene.assert_clean();
     passed()
 }

@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use serde_json::json;
 
 use crate::Test;
-use crate::scene::{Need, Scene, describe, passed};
+use crate::scene::{Need, Scene, copy_executable, describe, passed};
 
 pub(crate) const TESTS: &[Test] = &[
     Test {
@@ -105,7 +105,7 @@ fn missing() -> Result<(), Failed> {
 fn queue_proxy() -> Result<(), Failed> {
     let scene = Scene::new();
     let (runtime, monitor) = (scene.path("runtime.sh"), scene.script("exec sleep 1000"));
-    fs::copy("/usr/bin/true", &runtime).unwrap();
+    copy_executable("/usr/bin/true", &runtime);
     scene.configure(&format!("[runtime]\ndelegate = {runtime:?}\n[monitors.spt]\npath = {monitor:?}\n"));
     let named = |bundle: &crate::scene::Bundle, name: &str| {
         bundle.edit(|spec| {

@@ -8,7 +8,7 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::scene::{Bundle, Need, Scene, passed, reap};
+use crate::scene::{Bundle, Need, Scene, copy_executable, passed, reap};
 
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "hooks::all_kinds_run_in_order_with_the_right_state", needs: &[Need::Root], run: all_kinds },
@@ -56,7 +56,7 @@ fn give_a_shell(bundle: &Bundle) {
     for file in libraries.chain(["/bin/sh".into()]) {
         let to = rootfs.join(file.strip_prefix("/").unwrap());
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&file, &to).unwrap();
+        copy_executable(&file, &to);
     }
     fs::set_permissions(&rootfs, fs::Permissions::from_mode(0o777)).unwrap();
 }
@@ -329,23 +329,25 @@ fn killed_create() -> Result<(), Failed> {
 fn timeout() -> Result<(), Failed> {
     let scene = sleeping();
     let bundle = scene.fake(&[]);
-    let note = scene.path("pids");
+    // In memory: on a slow disk, making it could take all of the time.
+    let note = scene.root().join(".pids");
     bundle.edit(|spec| {
         // Its child holds the output open, and is killed with it.
         let script = format!("sleep 1000 & echo $! $$ > {}; wait", note.display());
         spec["hooks"]["createRuntime"] = json!([{
-            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"], "timeout": 1,
+            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"], "timeout": 5,
         }]);
     });
     let output = scene.create(&bundle, "c");
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && message.contains("did not end within 1 s"), "{message}");
-    for pid in fs::read_to_string(note).unwrap().split_whitespace() {
+    assert!(!output.status.success() && message.contains("did not end within 5 s"), "{message}");
+    for pid in fs::read_to_string(&note).unwrap().split_whitespace() {
         let gone = crate::scene::eventually(|| {
             fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
         });
         assert!(gone, "{pid}");
     }
+    fs::remove_file(note).unwrap();
     scene.assert_clean();
     passed()
 }

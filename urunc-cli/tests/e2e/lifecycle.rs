@@ -249,6 +249,7 @@ fn list_and_ps() -> Result<(), Failed> {
     let lines = |text: String| -> Vec<Vec<String>> {
         text.lines().map(|line| line.split_ascii_whitespace().map(str::to_owned).collect()).collect()
     };
+    assert!(eventually(|| fs::read(format!("/proc/{pid}/cmdline")).unwrap().starts_with(b"sleep")));
     let table = lines(scene.ok(&["ps", "second"]));
     let column = table[0].iter().position(|head| head == "PID").unwrap();
     assert_eq!((table.len(), table[1][column].as_str()), (2, pid.to_string().as_str()));

@@ -760,6 +760,10 @@ fn table() -> Result<(), Failed> {
     let prefix = format!("mistake-{}-", std::process::id());
     let mut wrong = Vec::new();
     for mistake in MISTAKES {
+        if mistake.says.contains("/dev/vhost-net") && Path::new("/dev/vhost-net").exists() {
+            eprintln!("skipped in part: this host has vhost-net, so it cannot be missed");
+            continue;
+        }
         let scene = Scene::new();
         scene.fake_monitor(Path::new("/usr/bin/true"));
         let bundle = scene.fake(&[]);

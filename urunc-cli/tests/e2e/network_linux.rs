@@ -114,9 +114,16 @@ pub(crate) fn within<T: Send>(namespace: &Path, client: impl FnOnce() -> T + Sen
 
 pub(crate) fn connect(address: &str, port: u16) -> TcpStream {
     let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut stream = None;
+    // The guest says that it serves before its servers listen.
+    let connected = eventually(|| {
+        stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).ok();
+        stream.is_some()
+    });
+    assert!(connected, "nobody listens at {address}");
+    let stream = stream.unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
     stream
 }
 
@@ -165,8 +172,8 @@ fn ping(pod: &Pod, address: &str, mtu: usize) {
     let size = (mtu - if address.contains(':') { 48 } else { 28 }).to_string();
     let namespace = format!("--net=/run/netns/{}", pod.peer());
     let words = [&namespace, "ping", "-c", "3", "-i", "0.1", "-W", "5", "-M", "do", "-s", &size, address];
-    let output = Command::new("nsenter").args(words).output().unwrap();
-    assert!(output.status.success(), "{}", describe(&output));
+    let answers = || Command::new("nsenter").args(words).output().unwrap();
+    assert!(eventually(|| answers().status.success()), "{}", describe(&answers()));
 }
 
 fn traffic(mtu: usize) -> Result<(), Failed> {

@@ -13,8 +13,8 @@ const ERRORS: [i32; 5] = [libc::ENOSPC, libc::EMFILE, libc::ENOMEM, libc::EIO, l
 
 /// Calls that cannot fail, or not in one of these ways; the C and Rust libraries abort if they do all the same. (That of
 /// `getrandom` makes the standard library panic on purpose, see `library/std/src/sys/random/linux.rs`; the store's own
-/// use of it is tested in `urunc-state`. `brk` returns the old break when it fails, no error.)
-const CANNOT_FAIL: [i64; 17] = [
+/// use of it is tested in `urunc-state`. A sleep that fails with anything but EINTR makes it panic, too. `brk` returns the old break when it fails, no error.)
+const CANNOT_FAIL: [i64; 18] = [
     libc::SYS_brk,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -25,6 +25,7 @@ const CANNOT_FAIL: [i64; 17] = [
     libc::SYS_getegid,
     libc::SYS_getgid,
     libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
     libc::SYS_sigaltstack,
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_yield,

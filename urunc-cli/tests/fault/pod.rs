@@ -54,6 +54,9 @@ impl Pod {
                 run("ip link set eth0 up");
                 run("ip addr add 10.7.0.2/24 dev eth0");
                 run("ip route add default via 10.7.0.1");
+                // The kernel reports the carrier a moment later.
+                run("sh -c 'until ip link show eth0 | grep -q state.UP; do sleep 0.01; done'");
+                run("sh -c 'while ip route | grep -q linkdown; do sleep 0.01; done'");
             });
         });
     }

@@ -201,14 +201,15 @@ impl Containerd {
     fn launched(tools: OsString, more: &str, images: &[Image]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::Builder::new().prefix("urunc-shim-").tempdir().unwrap();
+        // None is the beginning of another's.
         let namespace =
-            format!("urunc-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            format!("urunc-test-{}-{:03}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut containerd = Self { dir, tools, child: None, namespace };
         let path = |name: &str| containerd.path(name).display().to_string();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
              \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\"]\n[grpc]\naddress = {:?}\n[debug]\nlevel = \"debug\"\n\
-             [plugins.\"io.containerd.internal.v1.opt\"]\npath = {:?}\n",
+             [plugins.\"io.containerd.internal.v1.opt\"]\npath = {:?}\n{PATIENCE}",
             path("root"),
             path("state"),
             path("containerd.sock"),
@@ -276,7 +277,7 @@ impl Containerd {
     /// `ctr`, which is told to quit after a while: a Go program then prints what each of its goroutines waits for.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--signal=QUIT", "--kill-after=5", "60"]).arg(tool_in(&self.tools, "ctr").unwrap());
+        command.args(["--signal=QUIT", "--kill-after=5", "300"]).arg(tool_in(&self.tools, "ctr").unwrap());
         command.arg("--address").arg(self.path("containerd.sock")).args(["--namespace", &self.namespace]);
         command.args(arguments).stdin(Stdio::null());
         self.environment(&mut command);
@@ -424,6 +425,14 @@ impl Drop for Containerd {
         }
     }
 }
+
+/// Of containerd's own patience, a few seconds for each thing, nothing shall depend on a busy machine (`containerd config default`).
+pub(crate) const PATIENCE: &str = r#"[timeouts]
+  "io.containerd.timeout.shim.cleanup" = "60s"
+  "io.containerd.timeout.shim.load" = "60s"
+  "io.containerd.timeout.shim.shutdown" = "60s"
+  "io.containerd.timeout.task.state" = "60s"
+"#;
 
 /// All processes that are not zombies.
 fn processes() -> impl Iterator<Item = (i32, Vec<String>)> {

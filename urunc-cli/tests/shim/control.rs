@@ -2,7 +2,6 @@
 //! containers of the other runtime alike.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use containerd_shim_protos::api::UpdateTaskRequest;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use crate::Test;
 use crate::containerd::{Containerd, Need, describe, eventually, guest, plain};
 use crate::run::topics_of;
+use crate::scene::executable;
 
 const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
 const BOTH: &[Need] = &[Need::Root, Need::Containerd, Need::Guest, Need::Runc];
@@ -103,7 +103,9 @@ fn update() -> Result<(), Failed> {
         (plain(), "plain", &["/bin/sh", "-c", "while busybox sleep 1; do :; done"]),
     ] {
         containerd.detach(&["--memory-limit", "67108864"], &image, id, arguments);
-        let (_, words) = containerd.shims().first().cloned().unwrap();
+        // That of the container before may be about to end.
+        let ours = |(_, words): &(i32, Vec<String>)| words.iter().any(|word| word == id);
+        let (_, words) = containerd.shims().into_iter().find(ours).unwrap();
         let address = format!("unix://{}", Containerd::socket(&words).display());
         let shim = TaskClient::new(Client::connect(&address).unwrap());
         let ask = |resources: &Value| {
@@ -117,7 +119,7 @@ fn update() -> Result<(), Failed> {
                 resources: MessageField::some(any),
                 ..UpdateTaskRequest::default()
             };
-            shim.update(context::with_timeout(30_000_000_000), &request)
+            shim.update(context::with_timeout(120_000_000_000), &request)
         };
         let before = number(&measured(&containerd, id), MEMORY_LIMIT);
         ask(&json!({"memory": {"limit": 134_217_728}, "pids": {"limit": 33}})).unwrap();
@@ -162,8 +164,7 @@ fn descriptors() -> Result<(), Failed> {
 fn out_of_memory() -> Result<(), Failed> {
     let containerd = Containerd::start(&[guest()]);
     let monitor = containerd.path("monitor.sh");
-    fs::write(&monitor, "#!/bin/sh\nx=0123456789abcdef; while :; do x=$x$x; done\n").unwrap();
-    fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&monitor, "#!/bin/sh\nx=0123456789abcdef; while :; do x=$x$x; done\n");
     let path = monitor.display();
     // Whatever its guest, the monitor takes more than it may have.
     containerd.configure(&format!(

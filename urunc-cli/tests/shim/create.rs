@@ -6,6 +6,7 @@ use libtest_mimic::Failed;
 
 use crate::Test;
 use crate::containerd::{Containerd, Need, describe, eventually, guest};
+use crate::scene::{copy_executable, executable};
 
 const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
 
@@ -89,7 +90,7 @@ fn after_the_inner_create() -> Result<(), Failed> {
     let real = env!("CARGO_BIN_EXE_urunc");
     // The shim runs the `urunc` beside it.
     let shim = containerd.path("containerd-shim-urunc-v2");
-    fs::copy(crate::containerd::SHIM, &shim).unwrap();
+    copy_executable(crate::containerd::SHIM, &shim);
     let wrapper = containerd.path("urunc");
     let script = format!(
         "#!/bin/sh\n{real} \"$@\" || exit\ncase \" $* \" in *\" create \"*) ls {root} >>{seen}; echo nonsense >{bundle}/init.pid;; esac\n",
@@ -97,8 +98,7 @@ fn after_the_inner_create() -> Result<(), Failed> {
         seen = containerd.path("seen").display(),
         bundle = containerd.bundle("guest").display(),
     );
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    executable(&wrapper, &script);
     let shim = shim.display().to_string();
     fails(&containerd, &["--rm", "--runtime", &shim], "cannot understand the pid file");
     // The container had really been there.

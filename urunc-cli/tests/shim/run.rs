@@ -85,7 +85,7 @@ pub(crate) fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<Stri
     run();
     let mut topics = Vec::new();
     while topics.last().is_none_or(|topic| topic != "/tasks/delete") {
-        let line = receiver.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+        let line = receiver.recv_timeout(std::time::Duration::from_secs(180)).unwrap();
         let topic = line.split_whitespace().find(|word| word.starts_with("/tasks/")).map(str::to_owned);
         topics.extend(topic);
     }

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use libtest_mimic::Failed;
 
 use crate::Test;
 use crate::containerd::{Containerd, Need, describe, eventually, guest, plain, shown};
+use crate::scene::executable;
 
 const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
 const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
@@ -36,8 +36,7 @@ fn logger() -> Result<(), Failed> {
     let containerd = Containerd::start(&[guest()]);
     let (program, log) = (containerd.path("logger"), containerd.path("guest.log"));
     let script = "#!/bin/sh\nexec 5>&-\n{ echo \"$CONTAINER_NAMESPACE/$CONTAINER_ID\"; cat <&3; echo over; } >\"$2\"\n";
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&program, script);
     let uri = format!("binary://{}?--to={}", program.display(), log.display());
     containerd.detach(&["--log-uri", &uri], &guest(), "guest", &["hold"]);
     assert!(eventually(|| fs::read_to_string(&log).is_ok_and(|text| text.contains("holding"))));

@@ -169,8 +169,7 @@ impl Scene {
     /// A shell script as a fake monitor.
     pub(crate) fn script(&self, body: &str) -> PathBuf {
         let path = self.path("monitor.sh");
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        executable(&path, &format!("#!/bin/sh\n{body}\n"));
         path
     }
 
@@ -365,9 +364,27 @@ pub(crate) fn reap(pid: i64) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap()
 }
 
-/// Waits for a condition, at most 30 s.
-pub(crate) fn eventually(condition: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(30);
+/// Makes a program, as if it had always been there. If this process wrote the file, a child that another thread has just
+/// forked would have it open for writing until its own execve, and executing it would fail meanwhile (ETXTBSY, execve(2)).
+pub(crate) fn executable(path: &Path, text: &str) {
+    use std::io::Write;
+    let mut install = std::process::Command::new("install");
+    let mut child =
+        install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// As [`executable`], the copy of another.
+pub(crate) fn copy_executable(from: impl AsRef<Path>, to: &Path) {
+    let status =
+        std::process::Command::new("install").args(["-m", "755"]).arg(from.as_ref()).arg(to).status();
+    assert!(status.unwrap().success());
+}
+
+/// Waits for a condition, at most three minutes: longer than a Linux guest takes to boot on a busy machine without KVM.
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(180);
     while !condition() {
         if Instant::now() > deadline {
             return false;
