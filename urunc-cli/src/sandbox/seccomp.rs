@@ -26,6 +26,11 @@ pub enum SeccompError {
          \"monitor\" in the configuration"
     )]
     Notify,
+    /// A filter can be installed only where the ones before it permit that.
+    #[error(
+        "linux.seccomp has several actions that deny seccomp(2), by which each of them is installed; let one rule have it"
+    )]
+    Twice,
     /// A system call has six arguments.
     #[error(
         "linux.seccomp has a condition on the argument {index} of {name}; system calls have the arguments 0 to 5"
@@ -88,12 +93,25 @@ impl Filters {
             others.push((unknown, future));
         }
         // The default's filter last: from then on seccomp(2) itself is subject to it.
+        let seccomp = i64::from(Sysno::seccomp.id());
+        let denies_seccomp = |action: &SeccompAction, rules: &Rules| {
+            !matches!(action, SeccompAction::Log) && rules.contains_key(&seccomp)
+        };
+        // Likewise one that is about seccomp(2), if it is not subject to the default then.
+        let (mut others, last): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|(action, rules)| !denies_seccomp(action, rules));
+        if last.len() > 1 {
+            return Err(SeccompError::Twice);
+        }
+        let after = others.len();
+        others.extend(last);
         let mut filters: Vec<SeccompFilter> = others
             .into_iter()
             .map(|(action, rules)| SeccompFilter::new(rules, SeccompAction::Allow, action, arch))
             .collect::<Result<_, _>>()?;
         if default != SeccompAction::Allow {
-            filters.push(SeccompFilter::new(known, default, SeccompAction::Allow, arch)?);
+            let at = if known.contains_key(&seccomp) { after } else { filters.len() };
+            filters.insert(at, SeccompFilter::new(known, default, SeccompAction::Allow, arch)?);
         }
         let foreign = other_numbers().filter(|_| !filters.is_empty());
         let own = filters.into_iter().map(BpfProgram::try_from);
@@ -292,6 +310,33 @@ mod tests {
         assert!(nothing.programs.is_empty());
         let everything = compile(SyscallAction::KillProcess, Vec::new()).unwrap();
         assert_eq!(answer(&everything, "read", [0; 6]), KILL_PROCESS);
+    }
+
+    #[test]
+    fn a_filter_that_denies_its_like_is_the_last() {
+        let (one, two, allow) = (SyscallAction::Errno(1), SyscallAction::Errno(2), SyscallAction::Allow);
+        for (default, rules) in [
+            (allow, vec![rule("seccomp", one, &[]), rule("ptrace", two, &[])]),
+            (
+                one,
+                vec![
+                    rule("seccomp", two, &[]),
+                    rule("ptrace", SyscallAction::Trap, &[]),
+                    rule("read", allow, &[]),
+                ],
+            ),
+            (one, vec![rule("ptrace", two, &[]), rule("read", allow, &[])]),
+        ] {
+            let filters = compile(default, rules).unwrap();
+            let (last, before) = filters.programs.split_last().unwrap();
+            let number = Sysno::seccomp.id();
+            assert!(before.len() >= 2 || default == allow);
+            assert!(before.iter().all(|program| run(program, number, [0; 6]) == ALLOW));
+            assert_ne!(run(last, number, [0; 6]), ALLOW);
+        }
+        let twice = [(0, one), (1, two)]
+            .map(|(value, action)| rule("seccomp", action, &[condition(0, Comparison::Eq, value)]));
+        assert!(matches!(compile(allow, twice.to_vec()), Err(SeccompError::Twice)));
     }
 
     #[test]
