@@ -46,9 +46,10 @@ pub enum PlanError {
     /// A name that is no file of a control group.
     #[error("linux.resources.unified has {0:?}, which is no file name of a cgroup")]
     UnifiedName(String),
-    /// A device rule that the kernel cannot express.
+    /// A device rule that cgroup v1 cannot express.
     #[error(
-        "linux.resources.devices has a rule for all kinds of devices with a number or less access than rwm; give its type"
+        "linux.resources.devices has a rule for all kinds of devices with a number or less access than rwm, which cgroup v1 does \
+         not know; give its type"
     )]
     DeviceRule,
 }
@@ -254,9 +255,8 @@ fn fill(
             }
         }
     }
-    let rules = v1::device_rules(&resources.devices, needed)?;
     if let Some((_, writes)) = plan.directories.iter_mut().find(|(directory, _)| directory.has("devices")) {
-        writes.extend(rules);
+        writes.extend(v1::device_rules(&resources.devices, needed)?);
     } else if !resources.devices.is_empty() {
         plan.devices = [resources.devices.as_slice(), needed].concat();
     }
@@ -460,6 +460,21 @@ mod tests {
             assert!(message.contains(says), "{message}");
         }
         assert_eq!(plan(&path, &classes, &[], &unified()).unwrap().ignored, ["linux.resources.network"]);
+    }
+
+    #[test]
+    fn a_rule_for_all_kinds_with_less_than_all_access_is_for_v2_alone() {
+        let rule = DeviceRule {
+            permission: Permission::Deny,
+            kind: NodeKind::Any,
+            major: None,
+            minor: None,
+            access: "rw".into(),
+        };
+        let resources = Resources { devices: vec![rule.clone()], ..Resources::default() };
+        let path = CgroupPath::new(None, "c");
+        assert_eq!(plan(&path, &resources, &[], &unified()).unwrap().devices, [rule]);
+        assert_eq!(plan(&path, &resources, &[], &hybrid()), Err(PlanError::DeviceRule));
     }
 
     #[test]
