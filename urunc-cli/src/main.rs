@@ -13,6 +13,7 @@ use urunc_cli::{commands, report};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    urunc_cli::sandbox::heed_children();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return misunderstood(&error),

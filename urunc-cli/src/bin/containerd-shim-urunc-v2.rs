@@ -6,5 +6,6 @@
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> std::process::ExitCode {
+    urunc_cli::sandbox::heed_children();
     urunc_cli::shim::main()
 }

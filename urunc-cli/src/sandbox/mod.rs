@@ -23,6 +23,7 @@ pub mod seccomp;
 pub mod settings;
 pub mod spawn;
 mod sys;
+pub use sys::heed_children;
 pub mod watcher;
 
 pub use sys::SignalFd;

@@ -297,6 +297,12 @@ pub(super) fn reset_signals() -> io::Result<()> {
     }
 }
 
+/// Gives SIGCHLD its default action again, whatever the caller did with it: where it is ignored, children leave nothing to be waited for.
+pub fn heed_children() {
+    // SAFETY: the default action is no handler of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Replaces this process by `program`, and returns only if that fails.
 ///
 /// Unlike `execvp`, on which [`std::process::Command`] is built, it searches no `PATH` and gives no file that the kernel

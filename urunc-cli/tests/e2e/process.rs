@@ -12,6 +12,7 @@ use crate::Test;
 use crate::scene::{Need, Scene, eventually, executable, passed, reap};
 
 pub(crate) const TESTS: &[Test] = &[
+    Test { name: "process::a_caller_may_ignore_its_children", needs: &[Need::Root], run: ignored_children },
     Test { name: "process::the_monitor_has_no_privileges", needs: &[Need::Root], run: privileges },
     Test { name: "process::the_monitor_has_a_clean_environment", needs: &[Need::Root], run: environment },
     Test { name: "process::the_monitor_sees_only_its_own_root", needs: &[Need::Root], run: root },
@@ -314,5 +315,31 @@ fn umask() -> Result<(), Failed> {
     command.arg("--root").arg(scene.root()).args(["run", "--bundle", bundle.str(), "c"]);
     let output = command.env("URUNC_CONFIG_FILE", scene.path("config.toml")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0022\n", "{}", crate::scene::describe(&output));
+    passed()
+}
+
+/// What a caller ignores is ignored after `execve`, and the kernel then reaps children by itself.
+fn ignored_children() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exit 42"));
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| {
+        spec["hooks"]["createRuntime"] = json!([{"path": "/bin/true"}]);
+    });
+    let urunc = |args: &[&str]| {
+        let plain = scene.command(args);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", crate::scene::URUNC]);
+        command.args(plain.get_args()).env("URUNC_CONFIG_FILE", scene.path("config.toml"));
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    };
+    let output = urunc(&["run", "--bundle", bundle.str(), "c"]);
+    assert_eq!(output.status.code(), Some(42), "{}", crate::scene::describe(&output));
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    scene.create_ok(&bundle, "c");
+    let output = urunc(&["ps", "c"]);
+    assert!(output.status.success(), "{}", crate::scene::describe(&output));
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
     passed()
 }
