@@ -4,6 +4,8 @@
 //! `execCPUAffinity`, which has no meaning here, and whose tables would be relocated whenever the program starts
 //! (benches/README.md).
 //!
+//! Before that, an outline is read: a bundle for another runtime may have what nobody here has heard of.
+//!
 //! What is not in here is not looked at, let alone checked: parts for other systems, and capabilities, of which a monitor
 //! gets none whatever their names.
 
@@ -29,6 +31,26 @@ pub(super) struct Document {
     pub(super) hooks: Option<Hooks>,
     pub(super) annotations: Option<BTreeMap<String, String>>,
     pub(super) linux: Option<Linux>,
+}
+
+/// What tells whose a bundle is. The rest may be whatever the other runtime understands.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Outline {
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+    pub(super) root: Option<RootOutline>,
+    pub(super) process: Option<ProcessOutline>,
+}
+
+/// `root`
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct RootOutline {
+    pub(super) path: Option<PathBuf>,
+}
+
+/// `process`
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ProcessOutline {
+    pub(super) env: Option<Vec<String>>,
 }
 
 /// `process`, without what makes no difference to a monitor.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use annotations::{GuestConfig, ImagePath};
 pub use clocks::{ClockError, ClockOffsets};
-use document::Document;
+use document::{Document, Outline};
 pub use hooks::{Hook, HookSpecError, Hooks};
 pub use ids::{IdMap, IdMappings, MappingError};
 pub use labels::{LabelError, Labels};
@@ -90,12 +90,13 @@ pub enum BundleError {
     },
 }
 
-/// A bundle, read but not checked: it may be for another runtime.
+/// A bundle, read but not checked: it may be for another runtime, so nothing of it is understood yet but what tells whose it is.
 #[derive(Clone, Debug)]
 pub struct BundleFile {
     path: PathBuf,
     config: PathBuf,
-    document: Document,
+    text: Vec<u8>,
+    outline: Outline,
 }
 
 impl BundleFile {
@@ -113,11 +114,12 @@ impl BundleFile {
         if text.trim_ascii_start().first() != Some(&b'{') {
             return Err(BundleError::NotObject { path: config });
         }
-        let mut reader = serde_json::Deserializer::from_slice(&text);
-        let document: Document = serde_path_to_error::deserialize(&mut reader)
-            .map_err(|source| BundleError::Parse { path: config.clone(), source })?;
-        reader.end().map_err(|source| BundleError::Trailing { path: config.clone(), source })?;
-        Ok(Self { path, config, document })
+        let outline = match parse(&text, &config) {
+            Ok(outline) => outline,
+            // Whatever is wrong: with all of it in view, the place can be named.
+            Err(error) => return Err(parse::<Document>(&text, &config).err().unwrap_or(error)),
+        };
+        Ok(Self { path, config, text, outline })
     }
 
     /// The bundle's directory, absolute.
@@ -130,32 +132,41 @@ impl BundleFile {
     #[must_use]
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.document.annotations.as_ref().unwrap_or(&NONE)
+        self.outline.annotations.as_ref().unwrap_or(&NONE)
     }
 
     /// Whether it is that of Knative's proxy.
     #[must_use]
     pub fn is_queue_proxy(&self) -> bool {
-        let env = self.document.process.as_ref().and_then(|process| process.env.as_deref());
+        let env = self.outline.process.as_ref().and_then(|process| process.env.as_deref());
         knative::is_queue_proxy(self.annotations(), env.unwrap_or_default())
     }
 
     /// The image's root directory, if the specification names one.
     #[must_use]
     pub fn rootfs(&self) -> Option<PathBuf> {
-        let root = self.document.root.as_ref().filter(|root| !root.path().as_os_str().is_empty())?;
-        Some(self.path.join(root.path()))
+        let root = self.outline.root.as_ref()?.path.as_ref().filter(|path| !path.as_os_str().is_empty())?;
+        Some(self.path.join(root))
     }
 
-    /// Holds the specification to the rules for unikernels.
+    /// Reads all of the specification, and holds it to the rules for unikernels.
     ///
     /// # Errors
-    /// [`BundleError::Spec`]
+    /// [`BundleError::Parse`], [`BundleError::Spec`]
     pub fn check(self) -> Result<Bundle, BundleError> {
-        let spec = ContainerSpec::new(&self.document, &self.path)
+        let document: Document = parse(&self.text, &self.config)?;
+        let spec = ContainerSpec::new(&document, &self.path)
             .map_err(|source| BundleError::Spec { path: self.config, source })?;
         Ok(Bundle { path: self.path, spec })
     }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &[u8], config: &Path) -> Result<T, BundleError> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let parsed = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|source| BundleError::Parse { path: config.to_owned(), source })?;
+    reader.end().map_err(|source| BundleError::Trailing { path: config.to_owned(), source })?;
+    Ok(parsed)
 }
 
 /// A bundle, read and checked.

@@ -11,8 +11,8 @@ use urunc_state::{ContainerId, StoreError};
 use super::CommandError;
 use crate::lifecycle::{LifecycleError, probe};
 
-/// Where runc keeps its containers if it is given no `--root`, as we are not.
-pub(super) const RUNC_ROOT: &str = "/run/runc";
+/// Runtimes that keep their containers in a directory of their name if they are given no `--root`, as we are not.
+const KNOWN: [&str; 3] = ["runc", "crun", "youki"];
 
 /// Why a container cannot be handed over.
 #[derive(Debug, thiserror::Error)]
@@ -37,20 +37,37 @@ pub enum DelegateError {
     Ourselves(PathBuf),
 }
 
-/// Whether `error` says that the container is somebody else's. `root` is the state root, if one was given.
-pub(super) fn concerns_another_runtime(error: &CommandError, root: Option<&Path>) -> bool {
+/// Whether `error` says that the container is somebody else's. `root` is the state root, if one was given, and `delegate` the other runtime.
+pub(super) fn concerns_another_runtime(error: &CommandError, root: Option<&Path>, delegate: &Path) -> bool {
     match error {
         CommandError::Lifecycle(LifecycleError::NotUnikernel { .. }) => true,
         CommandError::Lifecycle(LifecycleError::Store(StoreError::NotOurs { .. })) => true,
         CommandError::Lifecycle(LifecycleError::Store(StoreError::NotFound { id })) => {
-            root.is_none() && is_runcs(id, Path::new(RUNC_ROOT))
+            root.is_none() && may_have(delegate, id)
         }
         _ => false,
     }
 }
 
-fn is_runcs(id: &ContainerId, root: &Path) -> bool {
-    root.join(id.as_str()).join("state.json").exists()
+/// Whether the container `id`, which is not ours, may be one of `delegate`'s, who is given no `--root` either.
+pub(super) fn may_have(delegate: &Path, id: &ContainerId) -> bool {
+    let program = resolve(delegate);
+    let known: Vec<PathBuf> = [Some(delegate.to_owned()), program.canonicalize().ok()]
+        .iter()
+        .flatten()
+        .filter_map(|path| root_of(path))
+        .collect();
+    if known.is_empty() {
+        // Who knows where? It does.
+        return program.is_file();
+    }
+    known.iter().any(|root| root.join(id.as_str()).is_dir())
+}
+
+/// Where `runtime` keeps its containers, if that is known.
+fn root_of(runtime: &Path) -> Option<PathBuf> {
+    let name = runtime.file_name()?.to_str().filter(|name| KNOWN.contains(name))?;
+    Some(crate::lifecycle::default_root().with_file_name(name))
 }
 
 /// Becomes `program` (a path, or a name to be searched in `PATH`), and returns only if that fails.
@@ -71,5 +88,22 @@ pub(super) fn resolve(program: &Path) -> PathBuf {
     match program.to_str().filter(|name| !name.contains('/')) {
         Some(name) => probe::find_program(name, &path).unwrap_or_else(|| program.to_owned()),
         None => program.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_runtime_is_asked_for_what_it_has_and_an_unknown_one_for_everything() {
+        let id = ContainerId::new("urunc-test-nobodys").unwrap();
+        for known in KNOWN {
+            assert_eq!(root_of(Path::new(known)), root_of(&Path::new("/usr/bin").join(known)));
+            assert!(root_of(Path::new(known)).unwrap().ends_with(known), "{known}");
+            assert!(!may_have(Path::new(known), &id), "{known}");
+        }
+        assert!(may_have(Path::new("/bin/sh"), &id));
+        assert!(!may_have(Path::new("/nonexistent/runtime"), &id));
     }
 }

@@ -94,7 +94,7 @@ pub fn run(args: Args) -> Result<ExitCode, CommandError> {
     let forced = matches!(&args.command, Command::Delete(delete) if delete.force);
     let (root, delegate) = (args.global.root.clone(), config.runtime.delegate.clone());
     match execute(args, &config) {
-        Err(error) if delegate::concerns_another_runtime(&error, root.as_deref()) => {
+        Err(error) if delegate::concerns_another_runtime(&error, root.as_deref(), &delegate) => {
             Err(delegate::execute(&delegate).into())
         }
         // Callers send a forced delete to be sure that nothing is left; nothing is.

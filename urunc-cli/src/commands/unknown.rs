@@ -76,7 +76,7 @@ enum Owner {
     Theirs,
 }
 
-fn owner(sketch: &Sketch) -> Option<Owner> {
+fn owner(sketch: &Sketch, delegate: &Path) -> Option<Owner> {
     if ABOUT_BUNDLES.contains(&sketch.command.as_str()) {
         let bundle = sketch.bundle();
         return match lifecycle::is_unikernel(&bundle) {
@@ -89,7 +89,7 @@ fn owner(sketch: &Sketch) -> Option<Owner> {
     sketch.ids().find_map(|id| match &sketch.root {
         Some(root) => owner_of(&id, root),
         None => owner_of(&id, &lifecycle::default_root())
-            .or_else(|| owner_of(&id, Path::new(delegate::RUNC_ROOT))),
+            .or_else(|| delegate::may_have(delegate, &id).then_some(Owner::Theirs)),
     })
 }
 
@@ -106,7 +106,8 @@ fn owner_of(id: &ContainerId, root: &Path) -> Option<Owner> {
 pub(super) fn run(line: &[OsString]) -> Option<CommandError> {
     let sketch = sketch(line.iter().cloned())?;
     let known = Args::command().find_subcommand(&sketch.command).is_some();
-    match owner(&sketch)? {
+    let config = Config::load(std::env::var_os(config::PATH_VARIABLE).map(Into::into)).unwrap_or_default();
+    match owner(&sketch, &config.runtime.delegate)? {
         // With a flag that we do not know: then that is what must be said.
         Owner::Ours(_) if known => None,
         Owner::Ours(what) => {
@@ -115,8 +116,7 @@ pub(super) fn run(line: &[OsString]) -> Option<CommandError> {
         }
         Owner::Theirs => {
             install_log(line);
-            let config = Config::load(std::env::var_os(config::PATH_VARIABLE).map(Into::into));
-            Some(delegate::execute(&config.unwrap_or_default().runtime.delegate).into())
+            Some(delegate::execute(&config.runtime.delegate).into())
         }
     }
 }
@@ -157,7 +157,8 @@ mod tests {
             std::fs::create_dir(root.path().join(id)).unwrap();
             std::fs::write(root.path().join(id).join(file), "{}").unwrap();
         }
-        let of = |line: &str| owner(&of(&format!("urunc --root {} {line}", root.path().display())));
+        let runc = Path::new("runc");
+        let of = |line: &str| owner(&of(&format!("urunc --root {} {line}", root.path().display())), runc);
         assert_eq!(of("checkpoint ours"), Some(Owner::Ours("container ours".into())));
         assert_eq!(of("checkpoint --image-path ./x theirs"), Some(Owner::Theirs));
         // What follows the id is not asked for, unless nothing else is known.

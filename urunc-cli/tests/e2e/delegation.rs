@@ -20,6 +20,16 @@ pub(crate) const TESTS: &[Test] = &[
         run: queue_proxy,
     },
     Test { name: "delegation::a_missing_runtime_is_named", needs: &[Need::Root], run: missing },
+    Test {
+        name: "delegation::a_runtime_that_keeps_its_state_elsewhere_is_asked",
+        needs: &[Need::Root],
+        run: elsewhere,
+    },
+    Test {
+        name: "delegation::what_only_the_other_runtime_understands_reaches_it",
+        needs: &[Need::Root],
+        run: strange,
+    },
     Test { name: "delegation::urunc_never_hands_over_to_itself", needs: &[Need::Root], run: itself },
     Test { name: "delegation::exec_in_a_unikernel_is_answered_at_once", needs: &[Need::Root], run: exec },
 ];
@@ -86,6 +96,60 @@ fn unchanged() -> Result<(), Failed> {
     }
     assert_eq!(scene.ok(&["list", "--quiet"]), "");
     fs::remove_dir_all(scene.root().join("c")).unwrap();
+    passed()
+}
+
+/// As Podman calls us, without `--root`.
+fn elsewhere() -> Result<(), Failed> {
+    let scene = with_runtime();
+    let bundle = scene.fake(&[]);
+    bundle.edit(|spec| spec["annotations"] = json!({}));
+    let id = format!("urunc-elsewhere-{}", scene.uid);
+    for args in [
+        &["create", "--bundle", bundle.str(), &id][..],
+        &["start", &id],
+        &["state", &id],
+        &["delete", "--force", &id],
+        &["checkpoint", "--image-path", "/nonexistent", &id],
+    ] {
+        let mut command = std::process::Command::new(crate::scene::URUNC);
+        command.args(args).env("URUNC_CONFIG_FILE", scene.path("config.toml"));
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(7), "{args:?}: {}", describe(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n", args.join(" ")));
+    }
+    passed()
+}
+
+fn strange() -> Result<(), Failed> {
+    let scene = with_runtime();
+    let bundle = scene.fake(&[]);
+    let original = bundle.spec();
+    for (pointer, value) in [
+        ("/linux/resources/pids", json!({"limit": null})),
+        ("/process/rlimits", json!([{"type": "RLIMIT_TOMORROW", "soft": 1, "hard": 1}])),
+        ("/linux/namespaces", json!([{"type": "tomorrow"}])),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_TOMORROW"]}),
+        ),
+        ("/hostname", json!(7)),
+    ] {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        for annotated in [true, false] {
+            bundle.write(&original);
+            bundle.edit(|spec| {
+                spec.pointer_mut(parent).unwrap()[field] = value.clone();
+                if !annotated {
+                    spec["annotations"] = json!({});
+                }
+            });
+            let output = scene.urunc(&["create", "--bundle", bundle.str(), "c"]);
+            // A unikernel's is ours to refuse.
+            let expected = if annotated { 1 } else { 7 };
+            assert_eq!(output.status.code(), Some(expected), "{pointer}: {}", describe(&output));
+        }
+    }
     passed()
 }
 
