@@ -55,8 +55,8 @@ pub use device::{
 };
 pub use guest::{
     AddressError, Board, Boot, Character, CommandLine, CommandLineError, ConfigPlace, EncodeError, ExitPort,
-    Guest, GuestConfig, InterfaceAddress, Item, Network, Omission, Platform, PowerButton, Root, UnknownGuest,
-    VirtioPci, Volume, Workload,
+    Guest, GuestConfig, InterfaceAddress, Item, Network, Omission, Platform, PowerButton, Root, Route,
+    UnknownGuest, VirtioPci, Volume, Workload,
 };
 pub use host::{Arch, Host, KvmAccess, UnknownArch};
 pub use kernel::KernelImage;

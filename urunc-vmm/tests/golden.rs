@@ -70,6 +70,7 @@ fn workload(guest: Guest, args: &[&str], with: With) -> Workload {
         addresses: vec!["10.0.0.2/24".parse().unwrap()],
         gateways: vec!["10.0.0.1".parse().unwrap()],
         name_servers: vec!["8.8.8.8".parse().unwrap()],
+        ..Network::default()
     };
     Workload {
         env: vec!["A=1".to_owned()],

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use urunc_vmm::{Guest, Monitor};
+use urunc_vmm::{Guest, Monitor, UnknownMonitor};
 
 /// What every key begins with.
 pub const PREFIX: &str = "com.urunc.unikernel.";
@@ -68,6 +68,14 @@ pub enum AnnotationError {
         value: String,
         /// What would be accepted.
         known: String,
+    },
+    /// The monitor is known, but not driven here.
+    #[error("the annotation {key} cannot be followed: {reason}")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// Which one it is, and why it is not.
+        reason: String,
     },
     /// A path is not acceptable.
     #[error("the annotation {key} has the value {value:?}, which {reason}; {PATH_RULE}")]
@@ -217,10 +225,15 @@ fn validate(raw: &Raw) -> Result<GuestConfig, AnnotationError> {
             value: guest_name.to_owned(),
             known: names(Guest::ALL.iter().map(|g| g.name())),
         })?,
-        monitor: monitor_name.parse().map_err(|_| AnnotationError::Unknown {
-            key: MONITOR,
-            value: monitor_name.to_owned(),
-            known: names(Monitor::ALL.iter().map(|m| m.name())),
+        monitor: monitor_name.parse().map_err(|error| match error {
+            UnknownMonitor::Unsupported { .. } => {
+                AnnotationError::Unsupported { key: MONITOR, reason: error.to_string() }
+            }
+            _ => AnnotationError::Unknown {
+                key: MONITOR,
+                value: monitor_name.to_owned(),
+                known: names(Monitor::ALL.iter().map(|m| m.name())),
+            },
         })?,
         binary: path(BINARY, get("binary").unwrap_or_default(), Root::Refused)?,
         version: get("unikernelVersion").map(str::to_owned),
@@ -368,6 +381,22 @@ mod tests {
         file.insert(BINARY.to_owned(), "not base64!".to_owned());
         let message = from_file(&serde_json::to_vec(&file).unwrap()).unwrap_err().to_string();
         assert!(message.contains(BINARY), "{message}");
+    }
+
+    /// The reason was lost on the way.
+    #[test]
+    fn a_monitor_that_is_not_driven_is_told_from_one_that_nobody_knows() {
+        for (monitor, says) in [
+            ("hyperlight", "monitor \"hyperlight\" is not supported: hluk boots"),
+            ("hyperlight-unikraft", "monitor \"hyperlight-unikraft\" is not supported: hluk boots"),
+            ("hedge", "never released"),
+            ("xen", "known values are hvt, spt, qemu"),
+        ] {
+            let mut keys = complete();
+            keys.insert(MONITOR.to_owned(), monitor.to_owned());
+            let message = from_annotations(&keys).unwrap_err().to_string();
+            assert!(message.contains(MONITOR) && message.contains(says), "{message}");
+        }
     }
 
     #[test]

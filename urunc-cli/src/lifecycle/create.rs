@@ -140,6 +140,7 @@ impl Runtime {
             }
         }
         plan.disk.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        plan.omitted.iter().for_each(|omission| log::info!("{omission}"));
         limits.complete(&plan.root)?;
         let (mut origin, mut record) = self.describe(request, &bundle, &guest, &plan)?;
         limits.note(&mut origin, &mut record)?;

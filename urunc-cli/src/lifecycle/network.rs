@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use urunc_netns::{
-    AttachError, Attachment, DetachError, DiscoverError, Family, GuestNetwork, Handover, Holder, Mode, NetNs,
-    NsError, Owner, PlanError, ReleaseError, RunError, Settled, Tap,
+    AttachError, Attachment, Cidr, DetachError, DiscoverError, Family, GuestNetwork, Handover, Holder, Mode,
+    NetNs, NsError, Owner, PlanError, ReleaseError, Route, RunError, Settled, Tap,
 };
 use urunc_state::{ContainerId, Deadline, Json, Locked, Process, Resource, Status, StoreError};
 use urunc_vmm::{Attachment as TapAccess, InterfaceAddress, NetDevice, Network};
@@ -245,11 +245,30 @@ fn guest_network(found: &GuestNetwork, name_servers: Vec<IpAddr>) -> Network {
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     let addresses = found.addresses.iter().filter(|cidr| !link_local(cidr.address()));
+    let gateways: Vec<IpAddr> =
+        [Family::V4, Family::V6].into_iter().filter_map(|family| found.gateway(family)).collect();
+    // What follows from addresses and gateways, which includes the way to a gateway that is in no network of the interface's.
+    let follows = |route: &Route| {
+        let destination = route.destination;
+        match route.gateway {
+            Some(gateway) => route.is_default() && gateways.contains(&gateway),
+            None => {
+                let network_of = |it: &Cidr| it.prefix() == destination.prefix() && it.overlaps(destination);
+                let is_gateway = gateways.contains(&destination.address()) && !route.is_default();
+                is_gateway || found.addresses.iter().any(network_of) || link_local(destination.address())
+            }
+        }
+    };
+    let interface = |cidr: Cidr| InterfaceAddress::new(cidr.address(), cidr.prefix()).ok();
+    let routes = found.routes.iter().filter(|route| !follows(route));
     Network {
-        addresses: addresses
-            .filter_map(|cidr| InterfaceAddress::new(cidr.address(), cidr.prefix()).ok())
+        addresses: addresses.filter_map(|cidr| interface(*cidr)).collect(),
+        routes: routes
+            .filter_map(|route| {
+                Some(urunc_vmm::Route { destination: interface(route.destination)?, gateway: route.gateway })
+            })
             .collect(),
-        gateways: [Family::V4, Family::V6].into_iter().filter_map(|family| found.gateway(family)).collect(),
+        gateways,
         name_servers,
     }
 }
@@ -268,6 +287,31 @@ pub(super) fn parse_resolv_conf(text: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All but default gateways were thrown away, and nobody was told.
+    #[test]
+    fn routes_that_follow_from_nothing_else_are_kept() {
+        let route = |destination: &str, gateway: Option<&str>| serde_json::json!({"destination": destination, "gateway": gateway, "metric": 0, "table": 254});
+        let found: GuestNetwork = serde_json::from_value(serde_json::json!({
+            "interface": {"index": 2, "name": "eth0"},
+            "mac": "02:42:0a:00:00:02",
+            "mtu": 1500,
+            "addresses": ["10.0.0.2/24", "fe80::1/64", "10.9.0.1/32"],
+            "routes": [
+                route("0.0.0.0/0", Some("169.254.1.1")),
+                route("169.254.1.1/32", None),
+                route("10.0.0.0/24", None),
+                route("fe80::/64", None),
+                route("10.0.0.0/16", None),
+                route("10.96.0.0/12", Some("10.0.0.1")),
+                route("0.0.0.0/0", Some("10.0.0.1")),
+            ],
+        }))
+        .unwrap();
+        let routes = guest_network(&found, Vec::new()).routes;
+        let kept: Vec<String> = routes.iter().map(ToString::to_string).collect();
+        assert_eq!(kept, ["10.0.0.0/16 on the link", "10.96.0.0/12 via 10.0.0.1", "0.0.0.0/0 via 10.0.0.1"]);
+    }
 
     #[test]
     fn name_servers_are_taken_from_resolv_conf() {

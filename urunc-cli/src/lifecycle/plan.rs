@@ -23,7 +23,7 @@ use urunc_vmm::kernel::{self, InspectError};
 use urunc_vmm::{
     Arch, Attachment, ConfigPlace, ControlPoint, DeviceError, EncodeError, Firmware, Guest, Host, Kernel,
     KernelImage, KvmAccess, KvmNeed, Launch, MacAddr, Machine, Memory, Monitor, NetBackend, NetDevice,
-    Network, Seccomp, Shutdown, TapHandover, UnknownArch, Warning, Workload,
+    Network, Omission, Seccomp, Shutdown, TapHandover, UnknownArch, Warning, Workload,
 };
 
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
@@ -345,6 +345,8 @@ pub(super) struct ContainerPlan {
     pub(super) disk: DiskPlan,
     pub(super) filters: Option<Filters>,
     pub(super) warnings: Vec<Warning>,
+    /// What does not reach the guest.
+    pub(super) omitted: Vec<Omission>,
 }
 
 /// Looks at the image and the host, and decides.
@@ -405,6 +407,7 @@ pub(super) fn plan(
         filters: profile.map(Filters::compile).transpose()?,
         boot: vec![BootSource { name: "kernel", file: kernel }],
         warnings: launch.warnings,
+        omitted: booted.boot.omitted,
     })
 }
 

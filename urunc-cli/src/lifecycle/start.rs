@@ -118,6 +118,10 @@ fn execute(
     for warning in &launch.warnings {
         log::debug!("{warning}");
     }
+    // Create could not know these.
+    for omission in frozen.booted()?.boot.omitted.iter().filter(|omission| omission.cuts_off()) {
+        log::warn!("{omission}");
+    }
     let mut descriptors = descriptors(state, &launch, frozen, network)?;
     descriptors.extend(frozen.compose_initrd(&locked.record().rootfs)?);
     let events = events(&launch, &mut descriptors)?;

@@ -11,9 +11,9 @@
 //! to configure on `eth0`. A guest whose program ignores them has what router advertisements give it.
 
 use super::{
-    Board, Boot, EncodeError, Guest, Item, Network, Platform, Root, Workload,
+    Board, Boot, EncodeError, Guest, Item, Network, Omission, Platform, Root, Route, Workload,
     network::Ipv4,
-    omission::{Addresses, Carries},
+    omission::{Addresses, Carries, Routes},
     text::{COMMAND_LINE, finish, is_control, refuse, variable},
     urunit,
     workload::{Place, only_network, refuse_volumes},
@@ -52,10 +52,13 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
     of_network.extend(network.map_or_else(Vec::new, ipv6));
     let room = MAX_VARIABLES.saturating_sub(of_network.len());
     words.extend(of_network);
+    let far_gateway = ipv4.as_ref().filter(|ipv4| !ipv4.gateway_is_on_link()).and_then(|ipv4| ipv4.gateway);
     let config = if with_urunit {
         let (parameters, config) = urunit::configure(workload, place)?;
         words.extend(parameters);
-        if ipv4.as_ref().is_some_and(|ipv4| !ipv4.gateway_is_on_link()) {
+        // It says that all of IPv4 is on the link.
+        let on_link = network.is_some_and(|network| network.routes.iter().any(Route::is_ipv4_on_link));
+        if far_gateway.is_some() || on_link {
             words.push("URUNIT_DEFROUTE=1".to_owned());
         }
         Some(config)
@@ -73,9 +76,13 @@ pub(super) fn boot(workload: &Workload, place: Place<'_>) -> Result<Boot, Encode
         process: with_urunit,
         name_servers: if ipv4.is_some() { 2 } else { 0 },
         addresses: Addresses::Ipv4AndAllIpv6,
+        routes: if with_urunit { Routes::Ipv4OnLink } else { Routes::None },
     };
+    let mut omitted = carries.omitted(workload);
+    // The kernel makes no route by a gateway that it cannot reach (net/ipv4/ipconfig.c).
+    omitted.extend(far_gateway.filter(|_| !with_urunit).map(|gateway| Omission::Gateway(gateway.into())));
     let platform = Platform { board: Board::Common, ..Platform::default() };
-    let boot = finish(GUEST, &words, platform, carries.omitted(workload))?;
+    let boot = finish(GUEST, &words, platform, omitted)?;
     let size = boot.command_line.as_str().len();
     if size > LINE_LIMIT {
         let item = Item::Named("the command line, arguments and environment included,");

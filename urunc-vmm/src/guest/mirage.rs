@@ -115,7 +115,7 @@ mod tests {
         let network = Network {
             addresses: vec!["fd00::2/64".parse().unwrap()],
             gateways: vec!["fd00::1".parse().unwrap()],
-            name_servers: vec![],
+            ..Network::default()
         };
         let workload = Workload { networks: vec![network], ..Workload::new(GUEST, vec![]) };
         assert_eq!(line(&workload, &machine()).unwrap(), "--ipv6=fd00::2/64 --ipv6-gateway=fd00::1");

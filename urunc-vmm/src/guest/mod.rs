@@ -27,7 +27,7 @@ pub use boot::{
     VirtioPci,
 };
 pub use error::{Character, EncodeError, Item};
-pub use network::{AddressError, InterfaceAddress, Network};
+pub use network::{AddressError, InterfaceAddress, Network, Route};
 pub use omission::Omission;
 pub use workload::{Root, Volume, Workload};
 

@@ -19,6 +19,35 @@ pub struct Network {
     /// Name servers.
     #[serde(default)]
     pub name_servers: Vec<IpAddr>,
+    /// Routes besides those to the networks of the addresses and those by the gateways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+}
+
+/// A way to a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: InterfaceAddress,
+    /// The next hop; none if the destination is on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+impl Route {
+    /// Tells whether all of IPv4 is said to be on the link.
+    pub(super) const fn is_ipv4_on_link(&self) -> bool {
+        self.gateway.is_none() && self.destination.prefix == 0 && self.destination.address.is_ipv4()
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gateway {
+            Some(gateway) => write!(f, "{} via {gateway}", self.destination),
+            None => write!(f, "{} on the link", self.destination),
+        }
+    }
 }
 
 /// The IPv4 part of a [`Network`], as most frameworks take it.
@@ -170,7 +199,7 @@ mod tests {
         let network = Network {
             addresses: vec!["fd00::2/64".parse().unwrap(), address.parse().unwrap()],
             gateways: vec!["fd00::1".parse().unwrap(), gateway.parse().unwrap()],
-            name_servers: Vec::new(),
+            ..Network::default()
         };
         network.ipv4().unwrap()
     }

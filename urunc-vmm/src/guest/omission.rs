@@ -1,11 +1,11 @@
 //! What a guest is not told, because its framework has no notion of it and would not miss it either: the process
 //! environment of a container is always set, and so is its working directory. Nothing is left out silently.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{InterfaceAddress, Workload};
+use super::{InterfaceAddress, Route, Workload};
 
 /// Something that does not reach the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,18 @@ pub enum Omission {
     NameServers,
     /// A further address of an interface that has one already.
     Address(InterfaceAddress),
+    /// A gateway outside of the networks of the interface.
+    Gateway(IpAddr),
+    /// A route.
+    Route(Route),
+}
+
+impl Omission {
+    /// Tells whether the guest cannot reach somebody, or be reached, for the lack of it.
+    #[must_use]
+    pub const fn cuts_off(&self) -> bool {
+        matches!(self, Self::Address(_) | Self::Gateway(_) | Self::Route(_))
+    }
 }
 
 impl fmt::Display for Omission {
@@ -38,6 +50,13 @@ impl fmt::Display for Omission {
             Self::WorkingDirectory => "the working directory does",
             Self::NameServers => "the name servers do",
             Self::Address(address) => return write!(f, "the address {address} does not reach the guest"),
+            Self::Gateway(gateway) => {
+                return write!(
+                    f,
+                    "the gateway {gateway} does not reach the guest: it is in none of its networks"
+                );
+            }
+            Self::Route(route) => return write!(f, "the route to {route} does not reach the guest"),
         };
         write!(f, "{what} not reach the guest")
     }
@@ -53,6 +72,17 @@ pub(super) struct Carries {
     pub(super) name_servers: usize,
     /// Addresses of each family for one interface, IPv4 preferred; one of them where only one fits.
     pub(super) addresses: Addresses,
+    pub(super) routes: Routes,
+}
+
+/// The routes, besides that by a gateway, that one interface can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Routes {
+    /// None.
+    #[default]
+    None,
+    /// The one that says that all of IPv4 is on the link.
+    Ipv4OnLink,
 }
 
 /// The addresses that one interface can have.
@@ -97,6 +127,9 @@ impl Carries {
             };
             let rest = network.addresses.iter().filter(|address| !is_told(address));
             omitted.extend(rest.map(|address| Omission::Address(*address)));
+            let is_told = |route: &Route| self.routes == Routes::Ipv4OnLink && route.is_ipv4_on_link();
+            let rest = network.routes.iter().filter(|route| !is_told(route));
+            omitted.extend(rest.map(|route| Omission::Route(*route)));
         }
         omitted
     }

@@ -35,7 +35,7 @@ pub(super) fn network() -> Network {
     Network {
         addresses: vec!["10.0.0.2/24".parse().unwrap()],
         gateways: vec!["10.0.0.1".parse().unwrap()],
-        name_servers: Vec::new(),
+        ..Network::default()
     }
 }
 

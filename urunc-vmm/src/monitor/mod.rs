@@ -159,6 +159,10 @@ pub enum UnknownMonitor {
     },
 }
 
+/// hyperlight-unikraft `docs/net.md`, `demos/urunc/README.md`; 0.18 and before.
+const HYPERLIGHT: &str = "hluk boots the kernel that is built into it instead of the image's, and has no network device for the \
+                          container's address: it opens sockets of the host instead; use qemu or firecracker";
+
 impl FromStr for Monitor {
     type Err = UnknownMonitor;
 
@@ -167,11 +171,10 @@ impl FromStr for Monitor {
             return Ok(monitor);
         }
         Err(match name {
-            "hyperlight" => UnknownMonitor::Unsupported {
-                name: "hyperlight",
-                reason: "its command line has no settled form and carries neither network nor arguments; \
-                         use qemu or firecracker",
-            },
+            "hyperlight" => UnknownMonitor::Unsupported { name: "hyperlight", reason: HYPERLIGHT },
+            "hyperlight-unikraft" => {
+                UnknownMonitor::Unsupported { name: "hyperlight-unikraft", reason: HYPERLIGHT }
+            }
             "hedge" => UnknownMonitor::Unsupported {
                 name: "hedge",
                 reason: "it needs a kernel module that was never released",

@@ -279,7 +279,10 @@ fn a_monitor_is_known_by_its_name() {
         assert_eq!(serde_json::to_value(monitor).unwrap(), monitor.name());
     }
     assert!(matches!("QEMU".parse::<Monitor>(), Err(UnknownMonitor::Unknown(_))));
-    assert!(matches!("hyperlight".parse::<Monitor>(), Err(UnknownMonitor::Unsupported { .. })));
+    for name in ["hyperlight", "hyperlight-unikraft", "hedge"] {
+        let error = name.parse::<Monitor>().unwrap_err();
+        assert!(matches!(error, UnknownMonitor::Unsupported { name: known, .. } if known == name), "{error}");
+    }
 }
 
 #[test]

@@ -28,6 +28,39 @@ fn line(workload: &Workload) -> Result<String, EncodeError> {
     Ok(boot_on(workload, &machine(), Monitor::Qemu)?.command_line.as_str().to_owned())
 }
 
+/// A pod of Calico's has an address without a network, and a gateway outside; other routes were left out silently.
+#[test]
+fn a_gateway_and_routes_that_do_not_reach_the_guest_are_named() {
+    let mut given = workload(&["/init"]);
+    let route = |destination: &str, gateway: Option<&str>| Route {
+        destination: destination.parse().unwrap(),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+    };
+    given.networks[0] = Network {
+        addresses: vec!["10.244.1.5/32".parse().unwrap()],
+        gateways: vec!["169.254.1.1".parse().unwrap()],
+        routes: vec![route("0.0.0.0/0", None), route("10.96.0.0/12", Some("10.244.1.1"))],
+        ..Network::default()
+    };
+    let omitted = |workload: &Workload| {
+        let boot = boot_on(workload, &machine(), Monitor::Qemu).unwrap();
+        boot.omitted.iter().filter(|it| it.cuts_off()).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        omitted(&given),
+        [
+            "the route to 0.0.0.0/0 on the link does not reach the guest",
+            "the route to 10.96.0.0/12 via 10.244.1.1 does not reach the guest",
+            "the gateway 169.254.1.1 does not reach the guest: it is in none of its networks",
+        ]
+    );
+    // urunit says that everything is on the link, which is enough for both.
+    given.args = vec!["/urunit".to_owned()];
+    assert_eq!(omitted(&given), ["the route to 10.96.0.0/12 via 10.244.1.1 does not reach the guest"]);
+    given.networks[0].gateways.clear();
+    assert!(line(&given).unwrap().contains(" URUNIT_DEFROUTE=1 "));
+}
+
 /// A separator with nothing behind it is none for Firecracker: its words became arguments.
 #[test]
 fn the_words_of_firecracker_are_parameters() {
