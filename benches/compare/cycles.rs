@@ -38,12 +38,13 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) -> Result<Table> {
     let mut add = |measure: &str, unit, value: &dyn Fn(&Life) -> f64| {
         table.row(measure, unit, lives.iter().map(|lives| lives.iter().map(value).collect::<Vec<_>>()));
     };
-    add("whole cycle, wall", "ms", &|life| ms(life.whole));
+    add("whole cycle, wall", "ms", &|life| ms(life.whole()));
     add("whole cycle, CPU", "ms", &|life| ms(life.cpu));
     add("create to first byte", "ms", &|life| ms(life.first_byte));
     for (index, step) in Step::ALL.into_iter().enumerate() {
         add(&format!("{}, wall", step.name()), "ms", &|life| ms(life.steps[index].wall()));
         add(&format!("{}, CPU", step.name()), "ms", &|life| ms(life.steps[index].cpu));
+        add(&format!("{}, peak memory", step.name()), "MiB", &|life| mib(life.steps[index].peak_kib));
     }
     add("peak memory of any command", "MiB", &|life| {
         mib(life.steps.iter().map(|cost| cost.peak_kib).max().unwrap_or(0))

@@ -21,13 +21,20 @@ pub(crate) struct Life {
     pub(crate) steps: [Cost; 4],
     /// From the beginning of create.
     pub(crate) first_byte: Duration,
-    /// From the beginning of create to the end of delete.
-    pub(crate) whole: Duration,
+    /// When create began.
+    pub(crate) begin: Duration,
+    /// When delete ended.
+    pub(crate) end: Duration,
     /// Of all commands and the container.
     pub(crate) cpu: Duration,
 }
 
 impl Life {
+    /// From the beginning of create to the end of delete.
+    pub(crate) fn whole(&self) -> Duration {
+        self.end.saturating_sub(self.begin)
+    }
+
     /// Leads one. A container that fails half-way is removed by force, as well as it goes.
     pub(crate) fn lead(runtime: &Runtime, launcher: &mut Launcher, id: &str) -> Result<Self> {
         let fifo = runtime.pid_file(id).with_extension("out");
@@ -63,7 +70,8 @@ fn lead(runtime: &Runtime, launcher: &mut Launcher, id: &str, output: &Output) -
     Ok(Life {
         steps,
         first_byte: first.saturating_sub(create.begin),
-        whole: delete.end.saturating_sub(create.begin),
+        begin: create.begin,
+        end: delete.end,
         cpu: steps.iter().map(|cost| cost.cpu).sum::<Duration>() + container.cpu,
     })
 }

@@ -7,7 +7,6 @@ use crate::error::{BenchError, Result};
 use crate::life::Life;
 use crate::report::Table;
 use crate::runtime::Runtime;
-use crate::sys;
 
 pub(crate) const TITLE: &str = "Many lives at once";
 
@@ -43,8 +42,8 @@ pub(crate) fn measure(bench: &mut Bench, sizes: &[(usize, usize)]) -> Result<Tab
 /// Leads `size` lives at once; the rate counts those that succeeded.
 fn storm(bench: &Bench, runtime: &Runtime, size: usize) -> Result<(f64, Vec<BenchError>)> {
     let mut launchers = (0..size).map(|_| bench.launcher()).collect::<Result<Vec<_>>>()?;
-    let barrier = Barrier::new(size + 1);
-    let (took, results) = std::thread::scope(|scope| {
+    let barrier = Barrier::new(size);
+    let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = launchers
             .iter_mut()
             .enumerate()
@@ -56,13 +55,19 @@ fn storm(bench: &Bench, runtime: &Runtime, size: usize) -> Result<(f64, Vec<Benc
                 })
             })
             .collect();
-        barrier.wait();
-        let begin = sys::now();
-        let results: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
-        (sys::now().saturating_sub(begin), results)
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let (lives, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(std::result::Result::is_ok);
+    let (mut lives, mut errors) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(life) => lives.push(life),
+            Err(error) => errors.push(error),
+        }
+    }
+    // By the lives' own clocks: a thread that only looked on would be woken as one of many, and late.
+    let begin = lives.iter().map(|life| life.begin).min().unwrap_or_default();
+    let end = lives.iter().map(|life| life.end).max().unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-    let rate = lives.len() as f64 / took.as_secs_f64();
-    Ok((rate, errors.into_iter().filter_map(std::result::Result::err).collect()))
+    let rate = if lives.is_empty() { 0.0 } else { lives.len() as f64 / (end - begin).as_secs_f64() };
+    Ok((rate, errors))
 }

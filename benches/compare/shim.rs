@@ -39,6 +39,7 @@ struct Figures {
     start_cpu: Vec<f64>,
     alone: [Option<f64>; 3],
     among_ten: [Vec<f64>; 3],
+    of_ten: [Option<f64>; 3],
 }
 
 /// Measures `rounds` runs, and idle shims with one container and with `many`.
@@ -65,6 +66,7 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize, many: usize) -> Result<T
     for (contender, figures) in contenders.iter().zip(&mut figures) {
         bench.say(&format!("  idle shims of {}", contender.name));
         idle(&containerd, contender, figures, many)?;
+        figures.of_ten = pod(&containerd, contender, many)?;
     }
     let mut table = Table::new(TITLE, contenders.iter().map(|contender| contender.name));
     table.note(
@@ -93,6 +95,11 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize, many: usize) -> Result<T
             &format!("each of {many} idle shims, {name}"),
             unit,
             column(&|figures| figures.among_ten[index].clone()),
+        );
+        table.row(
+            &format!("idle shim of a pod of {many}, {name}"),
+            unit,
+            column(&|figures| figures.of_ten[index].into_iter().collect()),
         );
     }
     Ok(table)
@@ -247,6 +254,27 @@ fn idle(containerd: &Containerd, contender: &Contender, figures: &mut Figures, m
         let _ = sys::wait4(shim);
     }
     Ok(())
+}
+
+/// Holds one idle shim with the `many` containers of a pod, and looks at it.
+fn pod(containerd: &Containerd, contender: &Contender, many: usize) -> Result<[Option<f64>; 3]> {
+    let group = format!("io.containerd.runc.v2.group=pod-{}", contender.name);
+    let ids: Vec<String> = (0..many).map(|number| format!("pod-{}-{number}", contender.name)).collect();
+    for id in &ids {
+        let mut words = vec!["run", "--detach", "--annotation", &group, "--runtime", contender.runtime];
+        words.extend([contender.image.as_str(), id.as_str()]);
+        words.extend(contender.stay.iter().map(String::as_str));
+        containerd.ctr(&words)?;
+    }
+    let shim = adopted(&ids[0])?;
+    settle(shim)?;
+    let figures = look(shim);
+    for id in &ids {
+        containerd.ctr(&["task", "rm", "--force", id])?;
+        containerd.ctr(&["containers", "rm", id])?;
+    }
+    let _ = sys::wait4(shim);
+    Ok(figures)
 }
 
 /// Proportional and unique memory in MiB, and threads.
