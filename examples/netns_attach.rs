@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     drop(tap); // the virtual machine ends, and the device with it; the rest is in the record
-    let done = release(&path, &serde_json::from_str(&record)?)?;
+    let done = release(Some(Path::new(&path)), &serde_json::from_str(&record)?)?;
     eprintln!("{done:?}");
     Ok(())
 }

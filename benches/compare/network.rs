@@ -37,7 +37,7 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) -> Result<Table> {
         let attached = sys::now();
         drop(tap);
         let dropped = sys::now();
-        release(&path, &plan.attachment).map_err(|error| failed(error.into()))?;
+        release(Some(Path::new(&path)), &plan.attachment).map_err(|error| failed(error.into()))?;
         // The first round loads kernel modules.
         if round > 0 {
             discovering.push(ms(discovered.saturating_sub(begin)));

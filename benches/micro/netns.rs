@@ -29,7 +29,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.bench_function("TAP attached and released", |bench| {
         bench.iter(|| {
             drop(open.run(|here| attach(here, &plan.attachment)).expect("a round trip").expect("a TAP"));
-            release(&path, &plan.attachment).expect("a clean namespace")
+            release(Some(Path::new(&path)), &plan.attachment).expect("a clean namespace")
         });
     });
     group.finish();

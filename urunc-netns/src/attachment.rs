@@ -9,7 +9,7 @@ use crate::cidr::Cidr;
 use crate::discover::{Discovered, Holder};
 use crate::guest::{GuestNetwork, Route};
 use crate::names::{IfName, Interface, Mtu};
-use crate::namespace::NsId;
+use crate::namespace::{NsCookie, NsId};
 use crate::netlink::tc;
 use crate::owner::Owner;
 use crate::sysctl::SwitchState;
@@ -56,6 +56,9 @@ pub enum Handover {
 pub struct Attachment {
     /// The namespace that all of it is in.
     pub namespace: NsId,
+    /// Which of all namespaces that have had this identity, where the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<NsCookie>,
     /// Whose it is.
     pub owner: Owner,
     /// The TAP device's name.
@@ -172,6 +175,7 @@ pub fn plan(found: &Discovered, owner: &Owner, mode: Mode, handover: Handover) -
     };
     let attachment = Attachment {
         namespace: found.namespace,
+        cookie: found.cookie,
         owner: owner.clone(),
         tap: owner.tap_name(),
         mtu: found.network.mtu,

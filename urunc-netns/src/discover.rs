@@ -4,7 +4,7 @@
 use crate::cidr::Cidr;
 use crate::guest::{Family, GuestNetwork, Route};
 use crate::names::{IfIndex, IfName, Mtu, NameError};
-use crate::namespace::NsId;
+use crate::namespace::{NsCookie, NsId};
 use crate::netlink::link::Link;
 use crate::netlink::tc::{self, Filter, IngressQdisc};
 use crate::netlink::{NetlinkError, Socket, nft};
@@ -54,6 +54,7 @@ pub struct Discovered {
     /// The container interface's configuration.
     pub network: GuestNetwork,
     pub(crate) namespace: NsId,
+    pub(crate) cookie: Option<NsCookie>,
     pub(crate) qdisc: Option<IngressQdisc>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) forwarding: SwitchState,
@@ -125,6 +126,7 @@ pub fn discover(here: &Here) -> Result<Option<Discovered>, DiscoverError> {
     Ok(Some(Discovered {
         network,
         namespace: here.id(),
+        cookie: socket.cookie(),
         qdisc: socket.ingress_qdisc(&link.interface)?,
         filters: socket.ingress_filters(&link.interface)?,
         forwarding: link.forwarding,

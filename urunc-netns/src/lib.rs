@@ -13,7 +13,7 @@
 //!     // … record `plan.attachment` here, tell the guest `plan.guest` …
 //!     let tap = pod.run(|here| attach(here, &plan.attachment))??;
 //!     // … the monitor inherits `tap`; when all is over, or after any crash:
-//!     release("/run/netns/pod", &plan.attachment)?;
+//!     release(Some(Path::new("/run/netns/pod")), &plan.attachment)?;
 //! }
 //! # Ok(()) }
 //! ```
@@ -26,6 +26,8 @@
 //!   [`Attachment`] is also the record: write it down, then [`attach`].
 //! - [`detach`] walks the same list of parts backwards, each whatever became of the others; what is gone is
 //!   success (F3). [`attach`] undoes with the same code what it cannot finish.
+//! - [`release`] is [`detach`] for who comes later: it looks for the namespace itself where a path no longer leads to
+//!   it, because a namespace outlives its process if anybody has it pinned.
 //! - Every object carries its owner's [`Mark`], and only what carries it is touched.
 //! - A monitor that takes a descriptor holds the TAP device; for one that wants a name, [`settle`] lets the
 //!   device die with it as soon as it has attached.
@@ -47,7 +49,7 @@
 //! |---|---|---|
 //! | N1 | redirects on the host's own interface | [`RunError::HostNetwork`]; `run.rs`: `the_hosts_own_namespace_is_refused…` |
 //! | N2 | a reused pid leads into a foreign namespace | [`NetNs::of_process`]; `run.rs`: `a_namespace_is_found_through_a_live_process_only` |
-//! | N3 | a vanished path is replaced by a guess | `run.rs`: `a_vanished_path_is_missing`; `attach.rs`: `a_namespace_that_is_gone_is_released` |
+//! | N3 | a vanished path is replaced by a guess | `run.rs`: `a_vanished_path_is_missing`; `attach.rs`: `a_namespace_that_is_gone_is_released`, `a_pinned_namespace_is_found…` |
 //! | N4 | no unwinding | `faults_tests.rs`: a failure and a crash at every change |
 //! | N5 | a normal stop cleans nothing | [`detach`]; when to call it is the caller's; `attach.rs`: `what_a_dead_container_left…`, `five_hundred_starts_and_kills…` |
 //! | N6 | reads after redirecting, IPv4 only | `discover.rs`: `a_pods_interface_is_read_completely`, `an_ipv6_only_pod…` |
@@ -80,6 +82,7 @@ mod discover;
 mod faults;
 #[cfg(test)]
 mod faults_tests;
+mod find;
 mod guest;
 mod names;
 mod namespace;
@@ -100,7 +103,7 @@ mod lab;
 
 pub use attach::{
     AttachError, DetachError, PartError, ReleaseError, Released, Tap, attach, detach, detach_unrecorded,
-    release,
+    release, release_in,
 };
 pub use attachment::{
     Attachment, Connection, Handover, Mode, Plan, PlanError, Qdisc, STATIC_GUEST, STATIC_HOST, plan,
@@ -109,7 +112,7 @@ pub use cidr::Cidr;
 pub use discover::{DiscoverError, Discovered, Holder, discover};
 pub use guest::{Family, GuestNetwork, Route};
 pub use names::{IfIndex, IfName, Interface, MacAddr, Mtu, NameError};
-pub use namespace::{HostNetwork, NetNs, NsError, NsId};
+pub use namespace::{HostNetwork, NetNs, NsCookie, NsError, NsId};
 pub use netlink::NetlinkError;
 pub use netlink::link::Counters;
 pub use owner::{Mark, NotAMark, Owner};

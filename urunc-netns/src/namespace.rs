@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,20 @@ impl NsId {
 impl fmt::Display for NsId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "net:[{}]", self.inode)
+    }
+}
+
+/// A network namespace's number that never returns while the kernel runs (`SO_NETNS_COOKIE`, socket(7); Linux 5.14).
+///
+/// An [`NsId`] is enough as long as the namespace is open. For one that may be gone it is not: the kernel gives the lowest
+/// free inode number to the next namespace, so within seconds it may be another container's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NsCookie(u64);
+
+impl NsCookie {
+    /// That of the namespace that a socket belongs to; none on an older kernel.
+    pub(crate) fn of_socket(socket: BorrowedFd<'_>) -> Option<Self> {
+        sys::namespace_cookie(socket).ok().map(NsCookie)
     }
 }
 
@@ -77,6 +91,16 @@ pub enum NsError {
         /// The path that was asked for.
         path: PathBuf,
     },
+    /// It is not known where the namespace is, and where to look for it cannot be read.
+    #[error("cannot look for network namespace {id} in {path}")]
+    Search {
+        /// The namespace.
+        id: NsId,
+        /// Where to look.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The process has ended, and with it the way to its namespace.
     #[error("the process whose network namespace was asked for has ended")]
     ProcessGone,
@@ -101,7 +125,8 @@ pub struct NetNs {
 impl NetNs {
     /// Opens the namespace at `path`: a bind mount such as `/run/netns/NAME`, or `/proc/PID/ns/net`.
     ///
-    /// A path that is gone is [`NsError::Missing`]; there is no second guess at another one (N3).
+    /// A path that is gone is [`NsError::Missing`]; there is no second guess at another one (N3). Where the namespace
+    /// itself is meant, and not the path, there is [`NetNs::find`].
     ///
     /// # Errors
     /// [`NsError::Missing`], [`NsError::NotNetwork`], or [`NsError::Open`].
@@ -113,6 +138,20 @@ impl NetNs {
             Errno::NOENT => NsError::Missing { path: path.to_owned() },
             errno => NsError::Open { path: path.to_owned(), source: errno.into() },
         })?;
+        NetNs::verified(fd, path)
+    }
+
+    /// Takes over an open descriptor of a namespace, such as another process has sent.
+    ///
+    /// # Errors
+    /// [`NsError::NotNetwork`] if it is something else, [`NsError::Open`] if there is no telling; both name the descriptor
+    /// by its path in `/proc`.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, NsError> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        NetNs::verified(fd, &path)
+    }
+
+    fn verified(fd: OwnedFd, path: &Path) -> Result<Self, NsError> {
         match sys::namespace_type(&fd) {
             Ok(NETWORK) => {}
             // What other files, and other namespaces, answer.
@@ -189,7 +228,6 @@ impl Eq for NetNs {}
 
 /// The pid behind a pidfd, as `/proc/self/fdinfo` shows it (proc(5)): below 1 if the process was reaped.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<u32, NsError> {
-    use std::os::fd::AsRawFd;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
         .map_err(|source| NsError::Process { source })?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"));

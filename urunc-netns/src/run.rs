@@ -133,6 +133,15 @@ impl NetNs {
         if self.host == HostNetwork::Refuse && self.is_hosts() {
             return Err(RunError::HostNetwork { id: self.id() });
         }
+        self.run_anywhere(work)
+    }
+
+    /// As [`NetNs::run`], be it the host's own or not.
+    pub(crate) fn run_anywhere<T, F>(&self, work: F) -> Result<T, RunError>
+    where
+        F: FnOnce(&Here) -> T + Send,
+        T: Send,
+    {
         thread::scope(|scope| {
             let thread = thread::Builder::new()
                 .name("netns".to_owned())

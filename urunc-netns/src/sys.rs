@@ -1,6 +1,6 @@
-//! The crate's only unsafe code: five `ioctl`s that no safe crate offers, and one borrow of a descriptor.
+//! The crate's only unsafe code: five `ioctl`s and a socket option that no safe crate offers, and one borrow of a descriptor.
 //! Each function is one kernel call; what it is for is decided elsewhere.
-#![expect(unsafe_code, reason = "rustix has no TUN or namespace ioctls, and neli's socket is not AsFd")]
+#![expect(unsafe_code, reason = "rustix has no TUN or namespace calls, and neli's socket is not AsFd")]
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -108,6 +108,26 @@ unsafe impl Ioctl for NsGetNstype {
     unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> io::Result<c_int> {
         Ok(out)
     }
+}
+
+/// The number of the network namespace that a socket belongs to; ENOPROTOOPT before Linux 5.14.
+#[doc(alias = "SO_NETNS_COOKIE")]
+pub(crate) fn namespace_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    // PROOF: eight.
+    #[expect(clippy::cast_possible_truncation, reason = "the size of a u64")]
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    let (value, size) = ((&raw mut cookie).cast(), &raw mut length);
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: SO_NETNS_COOKIE writes a `u64`; value and length live until the call returns, and the descriptor is open.
+    let result = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, size) };
+    if result == 0 { Ok(cookie) } else { Err(last_error()) }
+}
+
+/// What the last call of the C library failed with.
+fn last_error() -> io::Errno {
+    let error = std::io::Error::last_os_error();
+    io::Errno::from_io_error(&error).unwrap_or(io::Errno::IO)
 }
 
 /// Borrows the descriptor of a netlink socket.

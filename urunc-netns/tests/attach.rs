@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use lab::{Lab, Pod};
 use urunc_netns::{
     AttachError, Attachment, Connection, DetachError, Discovered, Handover, Mode, Mtu, Owner, Plan,
-    PlanError, Qdisc, Released, Tap, attach, detach, detach_unrecorded, discover, plan, release,
+    PlanError, Qdisc, ReleaseError, Released, Tap, attach, detach, detach_unrecorded, discover, plan,
+    release, release_in,
 };
 
 fn owner(id: &str) -> Owner {
@@ -324,11 +325,96 @@ fn a_namespace_that_is_gone_is_released() {
     let _tap = attach_in(&pod.inside, &plan).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let other = Lab::new();
-    // Missing, an unmounted mount point, and a path that is somebody else's by now (N3).
+    // Missing, an unmounted mount point, a path that is somebody else's by now (N3), and none at all. Nobody has the
+    // namespace but this test, and that as a descriptor.
     for path in [Path::new("/run/netns/gone"), file.path(), &other.path()] {
-        assert_eq!(release(path, &plan).unwrap(), Released::NamespaceGone);
+        assert_eq!(release(Some(path), &plan).unwrap(), Released::NamespaceGone);
     }
-    assert_eq!(release(pod.inside.path(), &plan).unwrap(), Released::Detached);
+    assert_eq!(release(None, &plan).unwrap(), Released::NamespaceGone);
+    assert_eq!(release(Some(&pod.inside.path()), &plan).unwrap(), Released::Detached);
+    lab::same(&pod.inside.dump(), &before);
+}
+
+/// Without the search the interface would go on swallowing everything, in a namespace that others use (N3).
+#[test]
+fn a_pinned_namespace_is_found_though_its_path_is_gone() {
+    if !lab::ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mount = dir.path().join("a pin\\ and a \n");
+    std::fs::write(&mount, "").unwrap();
+    let gone = Path::new("/proc/4194305/ns/net"); // beyond the highest possible pid
+    for path in [None, Some(gone), Some(dir.path())] {
+        let pod = Pod::new();
+        let before = pod.inside.dump();
+        let plan = planned(&pod.inside, "web", Mode::Dynamic);
+        drop(attach_in(&pod.inside, &plan).unwrap());
+        assert_ne!(pod.inside.dump(), before);
+        assert_eq!(release(path, &plan).unwrap(), Released::NamespaceGone);
+
+        // As `ip netns attach` and Docker pin it.
+        let words = [pod.inside.path(), mount.clone()];
+        assert!(Command::new("mount").arg("--bind").args(&words).status().unwrap().success());
+        let released = release(path, &plan);
+        assert!(Command::new("umount").arg(&mount).status().unwrap().success());
+        assert_eq!(released.unwrap(), Released::Detached);
+        lab::same(&pod.inside.dump(), &before);
+
+        // As a neighbour does that has joined it.
+        let plan = planned(&pod.inside, "web", Mode::Dynamic);
+        drop(attach_in(&pod.inside, &plan).unwrap());
+        let mut neighbour = pod.inside.command("sh");
+        let mut neighbour =
+            neighbour.args(["-c", "echo; exec sleep 1000"]).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(neighbour.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let released = release(path, &plan);
+        lab::end(neighbour);
+        assert_eq!(released.unwrap(), Released::Detached);
+        lab::same(&pod.inside.dump(), &before);
+    }
+}
+
+/// The kernel gives the number of a namespace that is gone to the next one. What that has is none of ours.
+#[test]
+fn a_namespace_that_has_inherited_a_number_is_not_touched() {
+    if !lab::ready() {
+        return;
+    }
+    let pod = Pod::new();
+    let plan = planned(&pod.inside, "web", Mode::Dynamic);
+    let ns = pod.inside.netns();
+    let Some(cookie) = plan.cookie else { return assert!(lab::needs(&[("kernel-5.14", false)])) };
+    let number: u64 = serde_json::from_value(serde_json::to_value(cookie).unwrap()).unwrap();
+    let mut earlier = serde_json::to_value(&plan).unwrap();
+    earlier["cookie"] = (number - 1).into();
+    let earlier: Attachment = serde_json::from_value(earlier).unwrap();
+
+    let _tap = attach_in(&pod.inside, &plan).unwrap();
+    let attached = pod.inside.dump();
+    assert_eq!(release(Some(&pod.inside.path()), &earlier).unwrap(), Released::NamespaceGone);
+    assert_eq!(release_in(&ns, &earlier).unwrap(), Released::NamespaceGone);
+    detach_in(&pod.inside, &earlier).unwrap();
+    assert!(matches!(attach_in(&pod.inside, &earlier), Err(AttachError::Elsewhere { .. })));
+    lab::same(&pod.inside.dump(), &attached);
+    // A record of an older kernel, or by an earlier version, has none.
+    let mut unnumbered = plan.clone();
+    unnumbered.cookie = None;
+    assert_eq!(release_in(&ns, &unnumbered).unwrap(), Released::Detached);
+}
+
+#[test]
+fn an_open_namespace_is_released_in_if_it_is_the_recorded_one() {
+    if !lab::ready() {
+        return;
+    }
+    let (pod, other) = (Pod::new(), Lab::new());
+    let before = pod.inside.dump();
+    let plan = planned(&pod.inside, "web", Mode::Dynamic);
+    let _tap = attach_in(&pod.inside, &plan).unwrap();
+    let error = release_in(&other.netns(), &plan).unwrap_err();
+    assert!(matches!(error, ReleaseError::Detach(DetachError::Elsewhere { .. })), "{error}");
+    assert_eq!(release_in(&pod.inside.netns(), &plan).unwrap(), Released::Detached);
     lab::same(&pod.inside.dump(), &before);
 }
 

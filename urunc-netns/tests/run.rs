@@ -135,6 +135,29 @@ fn what_is_no_network_namespace_is_refused() {
     fs::remove_file(&fifo).unwrap();
 }
 
+#[test]
+fn a_descriptor_is_taken_over_if_it_is_of_a_network_namespace() {
+    if !lab::ready() {
+        return;
+    }
+    let open = |path: &str| std::os::fd::OwnedFd::from(fs::File::open(path).unwrap());
+    let lab = Lab::new();
+    let ns = NetNs::from_fd(open(lab.path().to_str().unwrap())).unwrap();
+    assert_eq!(ns, lab.netns());
+    assert_eq!(ns.run(|_| seen()).unwrap(), lab.sh("readlink /proc/self/ns/net").trim());
+    for other in ["/proc/self/ns/mnt", "/dev/null", "/"] {
+        let error = NetNs::from_fd(open(other)).unwrap_err();
+        assert!(
+            matches!(&error, NsError::NotNetwork { path } if path.starts_with("/proc/self/fd/")),
+            "{error}"
+        );
+    }
+    // A descriptor that was opened as a path answers no question.
+    let path_only =
+        rustix::fs::open(lab.path(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    assert!(matches!(NetNs::from_fd(path_only), Err(NsError::Open { .. })));
+}
+
 /// N3: a path that has vanished must not lead anywhere else.
 #[test]
 fn a_vanished_path_is_missing() {

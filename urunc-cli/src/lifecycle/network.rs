@@ -206,13 +206,12 @@ pub(super) fn is_network(resource: &Resource) -> bool {
     resource.kind == KIND && resource.schema == SCHEMA
 }
 
-/// Releases a recorded attachment. `namespace` is the path of the joined namespace; one that the container made itself
-/// has gone with its process.
+/// Releases a recorded attachment. `namespace` is the path of the joined namespace; one that the container made itself has
+/// none, and has not necessarily gone with its process.
 pub(super) fn release(resource: &Resource, namespace: Option<&Path>) -> Result<(), NetworkReleaseError> {
     let attachment: Attachment = resource.data.read()?;
-    if let Some(path) = namespace {
-        urunc_netns::release(path, &attachment)?;
-    }
+    let released = urunc_netns::release(namespace, &attachment)?;
+    log::debug!("{}: {released:?}", attachment.tap);
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! The guest's network, in a pod's namespace that the test makes: attached by start, gone after every kind of end.
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use libtest_mimic::Failed;
 use serde_json::json;
@@ -47,6 +48,16 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test { name: "network::the_hosts_network_is_never_touched", needs: &[Need::Root], run: host_network },
     Test { name: "network::a_vanished_namespace_does_not_stop_delete", needs: &[Need::Root], run: vanished },
+    Test {
+        name: "network::a_pinned_namespace_is_cleaned_after_its_process_has_gone",
+        needs: &[Need::Root],
+        run: pinned,
+    },
+    Test {
+        name: "network::a_namespace_joined_through_a_process_is_cleaned_after_that_has_gone",
+        needs: &[Need::Root],
+        run: joined_through_a_process,
+    },
 ];
 
 /// A pod's network: a namespace with `eth0`, and another one with the other end of the wire.
@@ -57,9 +68,25 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(scene: &Scene) -> Self {
         let pod = Self { name: format!("urunc-e2e-{}", scene.uid) };
+        tool("ip", &["netns", "add", &pod.name]);
+        pod.wired()
+    }
+
+    /// In the namespace of a process, which it pins as engines do: by a mount.
+    fn of_process(scene: &Scene, pid: i64) -> Self {
+        let pod = Self { name: format!("urunc-e2e-{}", scene.uid) };
+        pod.attach(pid);
+        pod.wired()
+    }
+
+    fn attach(&self, pid: i64) {
+        tool("ip", &["netns", "attach", &self.name, &pid.to_string()]);
+    }
+
+    fn wired(self) -> Self {
+        let pod = self;
         let (inside, outside) = (pod.name.clone(), pod.peer());
         for line in [
-            format!("netns add {inside}"),
             format!("netns add {outside}"),
             format!("-n {inside} link add eth0 type veth peer name eth0 netns {outside}"),
             format!("-n {inside} address add 10.77.0.2/24 dev eth0"),
@@ -383,6 +410,76 @@ fn vanished() -> Result<(), Failed> {
     scene.ok(&["delete", "c"]);
     scene.assert_clean();
     passed()
+}
+
+/// What keeps a container's own namespace when the container has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pin {
+    /// A mount.
+    Mount,
+    /// A process that has joined it.
+    Neighbour,
+}
+
+/// N3: a namespace without a path was taken for gone with its process. Then the interface went on swallowing everything,
+/// for whoever had it pinned, and both commands said that all was well.
+fn pinned() -> Result<(), Failed> {
+    for pin in [Pin::Mount, Pin::Neighbour] {
+        let scene = Scene::new();
+        let script = scene.script("exec sleep 1000");
+        scene.configure(&format!("[monitors.qemu]\npath = {:?}\n", script.to_str().unwrap()));
+        scene.create_ok(&scene.qemu(&[]), "c");
+        let pid = scene.pid("c");
+        let pod = Pod::of_process(&scene, pid);
+        let before = pod.inventory();
+        scene.ok(&["start", "c"]);
+        assert_ne!(pod.inventory(), before, "{pin:?}: nothing was attached");
+        let mut neighbour = neighbour(&pod);
+        if pin == Pin::Neighbour {
+            tool("ip", &["netns", "delete", &pod.name]);
+        }
+        kill(pid);
+        reap(pid);
+        scene.ok(&["kill", "c", "TERM"]);
+        if pin == Pin::Neighbour {
+            pod.attach(neighbour.id().into());
+        }
+        assert_eq!(pod.inventory(), before, "{pin:?}");
+        neighbour.kill().unwrap();
+        neighbour.wait().unwrap();
+        scene.ok(&["delete", "c"]);
+        scene.assert_clean();
+    }
+    passed()
+}
+
+/// The same where the path led through a process that has ended since.
+fn joined_through_a_process() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    let mut neighbour = neighbour(&pod);
+    bundle.edit(|spec| {
+        spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"},
+            {"type": "network", "path": format!("/proc/{}/ns/net", neighbour.id())}]);
+    });
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "c");
+    scene.ok(&["start", "c"]);
+    assert_ne!(pod.inventory(), before, "nothing was attached");
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+    scene.ok(&["delete", "--force", "c"]);
+    assert_eq!(pod.inventory(), before);
+    scene.assert_clean();
+    passed()
+}
+
+/// A process that lives in the pod's namespace.
+fn neighbour(pod: &Pod) -> Child {
+    let namespace = format!("--net={}", pod.path().display());
+    let words = [&namespace, "sh", "-c", "echo; exec sleep 1000"];
+    let mut child = Command::new("nsenter").args(words).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child
 }
 
 pub(crate) fn kill(pid: i64) {

@@ -17,7 +17,7 @@ use std::path::Path;
 pub use self::error::{AttachError, DetachError, PartError, ReleaseError};
 use crate::attachment::{Attachment, Connection, Handover, Qdisc, STATIC_HOST, STATIC_PREFIX};
 use crate::names::Interface;
-use crate::namespace::{HostNetwork, NetNs, NsError};
+use crate::namespace::{NetNs, NsError};
 use crate::netlink::link::Link;
 use crate::netlink::tc::IngressQdisc;
 use crate::netlink::{NetlinkError, Socket, nft};
@@ -80,10 +80,11 @@ fn parts(of: &Attachment) -> Vec<Part<'_>> {
 /// # Errors
 /// [`AttachError`] names the step. After any error but [`AttachError::NotUndone`] the namespace is as before.
 pub fn attach(here: &Here, plan: &Attachment) -> Result<Tap, AttachError> {
-    if here.id() != plan.namespace {
+    let socket = Socket::route(here)?;
+    if here.id() != plan.namespace || is_another(&socket, plan) {
         return Err(AttachError::Elsewhere { planned: plan.namespace, here: here.id() });
     }
-    let mut bench = Bench { here, plan, socket: Socket::route(here)?, tap: None };
+    let mut bench = Bench { here, plan, socket, tap: None };
     let mut made = Vec::new();
     for part in parts(plan) {
         if let Err(source) = bench.make(part) {
@@ -114,13 +115,26 @@ pub fn attach(here: &Here, plan: &Attachment) -> Result<Tap, AttachError> {
 /// # Errors
 /// [`DetachError::Parts`] lists what could not be removed; the rest is removed, and a second call tries again.
 pub fn detach(here: &Here, record: &Attachment) -> Result<(), DetachError> {
+    detach_here(here, record).map(drop)
+}
+
+fn detach_here(here: &Here, record: &Attachment) -> Result<Released, DetachError> {
     if here.id() != record.namespace {
         return Err(DetachError::Elsewhere { recorded: record.namespace, here: here.id() });
     }
     let socket = Socket::route(here).map_err(one)?;
-    let result = Bench { here, plan: record, socket, tap: None }.remove_all(&parts(record));
+    if is_another(&socket, record) {
+        log::debug!("{} is another namespace by now; the one that {} was in is gone", here.id(), record.tap);
+        return Ok(Released::NamespaceGone);
+    }
+    Bench { here, plan: record, socket, tap: None }.remove_all(&parts(record))?;
     log::debug!("detached {} from {}", record.tap, record.uplink);
-    result
+    Ok(Released::Detached)
+}
+
+/// Whether the namespace has been given an identity that was the recorded one's before.
+fn is_another(here: &Socket, record: &Attachment) -> bool {
+    record.cookie.is_some_and(|recorded| here.cookie().is_some_and(|found| found != recorded))
 }
 
 /// Removes everything that carries an owner's mark, for when its record is lost.
@@ -146,28 +160,41 @@ pub fn detach_unrecorded(here: &Here, owner: &Owner) -> Result<(), DetachError> 
 pub enum Released {
     /// The namespace is there, and nothing of the attachment is left in it.
     Detached,
-    /// The path leads nowhere, or somewhere else: the namespace is gone, and all that was in it.
+    /// The namespace is gone, and all that was in it.
     NamespaceGone,
 }
 
-/// Finds the record's namespace at `path` and detaches there.
+/// Finds the record's namespace and detaches there: at `path`, if one is known; and where that has gone, or leads to
+/// another namespace, wherever the recorded one is, for somebody may have it pinned (see [`NetNs::find`]).
 ///
-/// A path that has gone, or leads to another namespace than the recorded one, is
-/// [`Released::NamespaceGone`], and nothing is touched: there is no second guess (N3).
+/// A namespace that is nowhere is [`Released::NamespaceGone`]. Nothing but the recorded one is ever touched, so there is
+/// no guess in this (N3).
 ///
 /// # Errors
-/// [`ReleaseError`] says whether opening, entering or detaching failed.
-pub fn release(path: impl AsRef<Path>, record: &Attachment) -> Result<Released, ReleaseError> {
-    let namespace = match NetNs::open(path) {
-        Ok(namespace) if namespace.id() == record.namespace => namespace,
-        Ok(_) | Err(NsError::Missing { .. } | NsError::NotNetwork { .. }) => {
-            return Ok(Released::NamespaceGone);
-        }
-        Err(error) => return Err(error.into()),
+/// [`ReleaseError`] says whether opening, searching, entering or detaching failed.
+pub fn release(path: Option<&Path>, record: &Attachment) -> Result<Released, ReleaseError> {
+    let at_path = path.map(NetNs::open);
+    let unopened = match at_path {
+        Some(Ok(namespace)) if namespace.id() == record.namespace => return release_in(&namespace, record),
+        None | Some(Ok(_) | Err(NsError::Missing { .. } | NsError::NotNetwork { .. })) => None,
+        Some(Err(error)) => Some(error),
     };
+    match (NetNs::find(record.namespace)?, unopened) {
+        (Some(namespace), _) => release_in(&namespace, record),
+        (None, None) => Ok(Released::NamespaceGone),
+        // It may be the one that nobody else has.
+        (None, Some(error)) => Err(error.into()),
+    }
+}
+
+/// As [`release`], in a namespace that the caller has open.
+///
+/// # Errors
+/// [`ReleaseError::Detach`] if this is not the recorded namespace, or something is left; [`ReleaseError::Run`] if it
+/// cannot be entered.
+pub fn release_in(namespace: &NetNs, record: &Attachment) -> Result<Released, ReleaseError> {
     // Whatever namespace the record names, the objects in it are ours; not even the host's should keep them.
-    namespace.with_host(HostNetwork::Allow).run(|here| detach(here, record))??;
-    Ok(Released::Detached)
+    Ok(namespace.run_anywhere(|here| detach_here(here, record))??)
 }
 
 /// One walk along the parts, forwards or backwards.

@@ -32,6 +32,7 @@ use rustix::net::sockopt;
 
 pub use self::error::NetlinkError;
 use self::wire::Payload;
+use crate::namespace::NsCookie;
 use crate::run::Here;
 use crate::sys;
 
@@ -68,6 +69,11 @@ impl Socket {
     /// Opens a routing socket (rtnetlink(7)).
     pub(crate) fn route(here: &Here) -> Result<Self, NetlinkError> {
         Socket::open(here, NlFamily::Route)
+    }
+
+    /// The namespace that it speaks to.
+    pub(crate) fn cookie(&self) -> Option<NsCookie> {
+        NsCookie::of_socket(sys::descriptor(&self.inner))
     }
 
     /// The socket beneath, to subscribe to groups and to poll.
