@@ -79,7 +79,7 @@ pub struct Attachment {
 pub enum Connection {
     /// A filter at each one's ingress, which sends every frame to the other.
     Redirect {
-        /// Whether the container interface's ingress hook is made for it.
+        /// Whether the container interface's ingress hook is to be made for it.
         qdisc: Qdisc,
     },
     /// Forwarding, and an nftables table that masquerades.
@@ -95,7 +95,8 @@ pub enum Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Qdisc {
-    /// There is none; an ingress qdisc is made, and goes when nobody has filters there any more.
+    /// There is none; an ingress qdisc is made with the filter, which says so, and goes with it unless others have
+    /// filters there by then. If somebody else makes one first, that is used and left alone.
     Made,
     /// Somebody else's ingress or clsact qdisc is used and left alone.
     Found,

@@ -107,8 +107,7 @@ pub(super) fn destroy(store: &Store, mut locked: Locked) -> Result<(), Lifecycle
     Ok(())
 }
 
-/// What [`destroy`] does, for a container whose record is lost: from its origin, and by the marks on what it had. An empty
-/// ingress qdisc bears no mark, and stays.
+/// What [`destroy`] does, for a container whose record is lost: from its origin, and by the marks on what it had.
 ///
 /// # Errors
 /// As [`destroy`].

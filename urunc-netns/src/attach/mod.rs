@@ -2,10 +2,10 @@
 //! attach and backwards to detach, so the two cannot drift apart.
 //!
 //! ```text
-//!   dynamic:  TAP ─▶ ingress hook of the interface ─▶ offer by name ─▶ filter on the interface
+//!   dynamic:  TAP ─▶ offer by name ─▶ redirect on the interface, with its ingress hook
 //!   static:   TAP ─▶ nftables table ─▶ forwarding ─▶ offer by name
 //! ```
-//! The filter on the container's interface is made last and removed first: without a TAP device behind it, it
+//! The redirect on the container's interface is made last and removed first: without a TAP device behind it, it
 //! swallows whatever arrives.
 
 mod error;
@@ -14,12 +14,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 pub use self::error::{AttachError, DetachError, PartError, ReleaseError};
 use crate::attachment::{Attachment, Connection, Handover, Qdisc, STATIC_HOST, STATIC_PREFIX};
 use crate::names::Interface;
 use crate::namespace::{NetNs, NsError};
 use crate::netlink::link::Link;
-use crate::netlink::tc::IngressQdisc;
+use crate::netlink::tc::Others;
 use crate::netlink::{NetlinkError, Socket, nft};
 use crate::owner::{Mark, Owner, read_alias};
 use crate::run::Here;
@@ -41,10 +43,8 @@ enum Part<'a> {
     /// The TAP device and all that goes with it: its link, its address in static mode, its own redirect in
     /// dynamic mode.
     Tap,
-    /// The ingress hook of the container's interface.
-    Hook,
-    /// The filter there.
-    Filter,
+    /// The filter at the container interface's ingress, and the hook that it hangs in.
+    Redirect(Qdisc),
     /// The nftables table.
     Table(&'a str),
     /// Forwarding on the container's interface, and what it was before.
@@ -56,18 +56,14 @@ enum Part<'a> {
 /// What an attachment consists of, in the order of making.
 fn parts(of: &Attachment) -> Vec<Part<'_>> {
     let mut parts = vec![Part::Tap];
-    match &of.connection {
-        Connection::Redirect { qdisc: Qdisc::Made } => parts.push(Part::Hook),
-        Connection::Redirect { qdisc: Qdisc::Found } => (),
-        Connection::Masquerade { table, forwarding } => {
-            parts.extend([Part::Table(table), Part::Forwarding(*forwarding)]);
-        }
+    if let Connection::Masquerade { table, forwarding } = &of.connection {
+        parts.extend([Part::Table(table), Part::Forwarding(*forwarding)]);
     }
     if let Handover::Name { uid } = of.handover {
         parts.push(Part::Offer(uid));
     }
-    if matches!(of.connection, Connection::Redirect { .. }) {
-        parts.push(Part::Filter);
+    if let Connection::Redirect { qdisc } = of.connection {
+        parts.push(Part::Redirect(qdisc));
     }
     parts
 }
@@ -110,7 +106,7 @@ pub fn attach(here: &Here, plan: &Attachment) -> Result<Tap, AttachError> {
 /// Removes what the record lists, and succeeds when all of it is gone, in whatever state it was found.
 ///
 /// Objects of others stay: a filter is ours by its mark, a TAP device by its alias, a table by its name; an
-/// ingress qdisc goes only if it was made for this attachment and nobody else has filters there (N10, N11).
+/// ingress qdisc goes with a filter that says that it was made with it, if nobody else has filters there (N10, N11).
 ///
 /// # Errors
 /// [`DetachError::Parts`] lists what could not be removed; the rest is removed, and a second call tries again.
@@ -139,7 +135,7 @@ fn is_another(here: &Socket, record: &Attachment) -> bool {
 
 /// Removes everything that carries an owner's mark, for when its record is lost.
 ///
-/// What cannot be marked stays: an empty ingress qdisc, which is harmless, and the switch for forwarding.
+/// What cannot be marked stays: the switch for forwarding.
 ///
 /// # Errors
 /// As [`detach`].
@@ -148,8 +144,9 @@ pub fn detach_unrecorded(here: &Here, owner: &Owner) -> Result<(), DetachError> 
     let links = socket.links().map_err(one)?;
     let (own, others): (Vec<&Link>, Vec<&Link>) =
         links.iter().partition(|link| owner_of(link) == Some(owner.mark()));
+    let neighbours = others_among(&links, owner);
     let mut results: Vec<Result<(), NetlinkError>> =
-        others.iter().map(|link| socket.delete_redirect(&link.interface, owner.mark())).collect();
+        others.iter().map(|link| socket.remove_redirect(&link.interface, owner.mark(), neighbours)).collect();
     results.extend(own.iter().map(|link| socket.delete_link(&link.interface)));
     results.push(nft::delete_table(here, &owner.table_name()));
     collect(results.into_iter().map(|result| result.map_err(PartError::from)))
@@ -212,11 +209,7 @@ impl Bench<'_> {
         let uplink = &plan.uplink;
         match part {
             Part::Tap => self.tap = Some(self.make_tap()?),
-            Part::Hook => self.socket.add_ingress_qdisc(uplink)?,
-            Part::Filter => {
-                let tap = self.tap_link()?;
-                self.socket.add_redirect(uplink, &tap, plan.owner.mark())?;
-            }
+            Part::Redirect(qdisc) => self.make_redirect(qdisc)?,
             Part::Table(table) => nft::masquerade(self.here, table, STATIC_HOST, uplink)?,
             Part::Forwarding(_) => {
                 sysctl::set(self.here, Switch::Ipv4Forwarding, &uplink.name, SwitchState::On)?
@@ -245,7 +238,7 @@ impl Bench<'_> {
         match plan.connection {
             Connection::Redirect { .. } => {
                 self.socket.add_ingress_qdisc(&link)?;
-                self.socket.add_redirect(&link, &plan.uplink, plan.owner.mark())?;
+                self.socket.add_redirect(&link, &plan.uplink, plan.owner.mark(), Qdisc::Made)?;
             }
             Connection::Masquerade { .. } => {
                 self.socket.add_address(&link, STATIC_HOST, STATIC_PREFIX)?;
@@ -254,6 +247,39 @@ impl Bench<'_> {
         }
         self.socket.raise_link(&link)?;
         Ok(fd)
+    }
+
+    /// If this fails for certain, nothing of it is left.
+    fn make_redirect(&mut self, qdisc: Qdisc) -> Result<(), AttachError> {
+        let (tap, uplink, mark) = (self.tap_link()?, &self.plan.uplink, self.plan.owner.mark());
+        if qdisc == Qdisc::Found {
+            return Ok(self.socket.add_redirect(uplink, &tap, mark, qdisc)?);
+        }
+        match self.socket.add_qdisc_and_redirect(uplink, &tap, mark)? {
+            [Ok(()), Ok(())] => Ok(()),
+            // Somebody else has made one since it was planned. It serves as well, and is not ours to remove.
+            [Err(_), Ok(())] => match self.socket.disown_qdisc(uplink, &tap, mark) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    self.socket.remove_redirect(uplink, mark, Others::Present)?;
+                    Err(error.into())
+                }
+            },
+            [Ok(()), Err(error)] => {
+                let others = self.others()?;
+                if others == Others::Absent && self.socket.ingress_filters(uplink)?.is_empty() {
+                    self.socket.delete_ingress_qdisc(uplink)?;
+                }
+                Err(error.into())
+            }
+            // Another guest's redirect is what is in the way, if the qdisc is only there already.
+            [Err(qdisc), Err(filter)] => Err(if qdisc.is(&[Errno::EXIST]) { filter } else { qdisc }.into()),
+        }
+    }
+
+    /// Whether other guests have TAP devices here.
+    fn others(&mut self) -> Result<Others, NetlinkError> {
+        Ok(others_among(&self.socket.links()?, &self.plan.owner))
     }
 
     fn tap_link(&mut self) -> Result<Interface, AttachError> {
@@ -276,19 +302,16 @@ impl Bench<'_> {
                 }
                 _ => (),
             },
-            Part::Hook => {
-                let ours = self.socket.ingress_qdisc(uplink)? == Some(IngressQdisc::Ingress);
-                if ours && self.socket.ingress_filters(uplink)?.is_empty() {
-                    self.socket.delete_ingress_qdisc(uplink)?;
-                }
+            Part::Redirect(_) => {
+                let others = self.others()?;
+                self.socket.remove_redirect(uplink, owner.mark(), others)?;
             }
-            Part::Filter => self.socket.delete_redirect(uplink, owner.mark())?,
             Part::Table(table) => nft::delete_table(self.here, table)?,
             Part::Forwarding(SwitchState::On) => (),
             Part::Forwarding(SwitchState::Off) => {
                 let links = self.socket.links()?;
                 // Not while another guest needs it, which was attached before this one's remains were removed.
-                let needed = links.iter().any(|link| owner_of(link).is_some_and(|mark| mark != owner.mark()));
+                let needed = others_among(&links, owner) == Others::Present;
                 // The same interface, whatever its name is now; another one has a switch of its own.
                 let same = links.iter().find(|link| link.interface.index == uplink.index);
                 if let Some(link) = same.filter(|_| !needed) {
@@ -300,6 +323,12 @@ impl Bench<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether there are TAP devices of other owners.
+fn others_among(links: &[Link], owner: &Owner) -> Others {
+    let any = links.iter().any(|link| owner_of(link).is_some_and(|mark| mark != owner.mark()));
+    if any { Others::Present } else { Others::Absent }
 }
 
 /// Whose TAP device a link is, if it is anybody's: by the mark in its alias, not by its name.

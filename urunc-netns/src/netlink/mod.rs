@@ -17,6 +17,7 @@ pub(crate) mod wire;
 
 use std::fmt::Arguments;
 use std::io::{self, Cursor};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use neli::attr::Attribute;
@@ -28,7 +29,9 @@ use neli::socket::NlSocket;
 use neli::types::Buffer;
 use neli::utils::Groups;
 use neli::{FromBytes, ToBytes};
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, SocketAddrAny, recvfrom, sockopt};
 
 pub use self::error::NetlinkError;
 use self::wire::Payload;
@@ -42,6 +45,8 @@ const DUMP_CHUNK: usize = 32 * 1024;
 const DUMP_ATTEMPTS: usize = 16;
 /// The kernel answers before `send` returns; an answer that is not there after this long never comes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many datagrams that answer nothing asked for are passed over.
+const STRAYS: usize = 64;
 
 /// One netlink socket, which speaks to the namespace that it was opened in wherever it is used.
 pub(crate) struct Socket {
@@ -52,6 +57,15 @@ pub(crate) struct Socket {
 
 /// One received message: its type, its flags and its payload.
 type Answer = Nlmsghdr<u16, Buffer>;
+
+/// A request in bytes, and the numbers of its messages, which the answers carry.
+struct Request {
+    bytes: Vec<u8>,
+    numbers: RangeInclusive<u32>,
+}
+
+/// A change to ask for: what it is, its message's type, flags and payload.
+pub(crate) type Change = (String, u16, NlmF, Payload);
 
 impl Socket {
     /// Opens a socket in the namespace that the calling thread is in, as `here` proves.
@@ -89,7 +103,7 @@ impl Socket {
         flags: NlmF,
         payload: Payload,
     ) -> Result<(), NetlinkError> {
-        let request = self.frame(kind.into(), NlmF::REQUEST | NlmF::ACK | flags, payload);
+        let request = self.frame(vec![(kind.into(), NlmF::ACK | flags, payload)]);
         self.carry_out(attempt, request)
     }
 
@@ -100,11 +114,35 @@ impl Socket {
         attempt: Arguments<'_>,
         messages: Vec<(u16, NlmF, Payload)>,
     ) -> Result<(), NetlinkError> {
-        let framed = messages
-            .into_iter()
-            .map(|(kind, flags, payload)| self.frame(kind, NlmF::REQUEST | flags, payload))
-            .collect::<Result<Vec<_>, _>>();
-        self.carry_out(attempt, framed.map(|parts| parts.concat()))
+        let request = self.frame(messages);
+        self.carry_out(attempt, request)
+    }
+
+    /// Asks for two changes in one datagram: the kernel makes them before `send` returns, so nobody is killed in between.
+    /// Each has its own verdict, and a refused one does not keep the other from being made.
+    pub(crate) fn both(
+        &mut self,
+        changes: [Change; 2],
+    ) -> Result<[Result<(), NetlinkError>; 2], NetlinkError> {
+        let [(first, kind, flags, payload), (second, other_kind, other_flags, other_payload)] = changes;
+        let request = self.frame(vec![
+            (kind, NlmF::ACK | flags, payload),
+            (other_kind, NlmF::ACK | other_flags, other_payload),
+        ]);
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| NetlinkError::Open { source })?;
+        let numbers = self.send(format_args!("{first}"), request)?;
+        let mut verdict = |attempt: &str, number: u32| {
+            let attempt = format_args!("{attempt}");
+            match self.first_answer(attempt, &(number..=number)) {
+                Err(error) if error.is_uncertain() => Err(error),
+                verdict => Ok(verdict.map(drop)),
+            }
+        };
+        let verdicts = [verdict(&first, *numbers.start())?, verdict(&second, *numbers.end())?];
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| NetlinkError::Exchange { attempt: second, source })?;
+        Ok(verdicts)
     }
 
     /// Asks for one object and gives its payload to `read`.
@@ -115,9 +153,9 @@ impl Socket {
         payload: Payload,
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T, NetlinkError> {
-        let request = self.frame(kind.into(), NlmF::REQUEST, payload);
-        self.send(attempt, request)?;
-        let answer = self.first_answer(attempt)?;
+        let request = self.frame(vec![(kind.into(), NlmF::empty(), payload)]);
+        let numbers = self.send(attempt, request)?;
+        let answer = self.first_answer(attempt, &numbers)?;
         let body = answer.get_payload().and_then(|body| read(body.as_ref()));
         body.ok_or_else(|| NetlinkError::malformed(attempt))
     }
@@ -135,13 +173,13 @@ impl Socket {
     ) -> Result<Vec<T>, NetlinkError> {
         let kind = kind.into();
         for _ in 0..DUMP_ATTEMPTS {
-            let request = self.frame(kind, NlmF::REQUEST | NlmF::DUMP, payload.clone());
-            self.send(attempt, request)?;
+            let request = self.frame(vec![(kind, NlmF::DUMP, payload.clone())]);
+            let numbers = self.send(attempt, request)?;
             let mut found = Vec::new();
             let mut whole = true;
             let mut done = false;
             while !done {
-                for answer in self.receive(attempt)? {
+                for answer in self.answers(attempt, &numbers)? {
                     whole &= !answer.nl_flags().contains(NlmF::DUMP_INTR);
                     done |= *answer.nl_type() == u16::from(Nlmsg::Done);
                     found.extend(answer.get_payload().and_then(|body| read(body.as_ref())));
@@ -159,70 +197,110 @@ impl Socket {
     fn carry_out(
         &mut self,
         attempt: Arguments<'_>,
-        request: Result<Vec<u8>, SocketError>,
+        request: Result<Request, SocketError>,
     ) -> Result<(), NetlinkError> {
         #[cfg(test)]
         crate::faults::point().map_err(|source| NetlinkError::Open { source })?;
-        self.send(attempt, request)?;
-        self.first_answer(attempt)?;
+        let numbers = self.send(attempt, request)?;
+        self.first_answer(attempt, &numbers)?;
         #[cfg(test)]
         crate::faults::point()
             .map_err(|source| NetlinkError::Exchange { attempt: attempt.to_string(), source })?;
         Ok(())
     }
 
-    fn frame(&mut self, kind: u16, flags: NlmF, payload: Payload) -> Result<Vec<u8>, SocketError> {
-        self.sequence += 1;
-        let message = NlmsghdrBuilder::default()
-            .nl_type(kind)
-            .nl_flags(flags)
-            .nl_seq(self.sequence)
-            .nl_payload(NlPayload::Payload(Buffer::from(payload.into_bytes())))
-            .build()?;
+    fn frame(&mut self, messages: Vec<(u16, NlmF, Payload)>) -> Result<Request, SocketError> {
+        let first = self.sequence + 1;
         let mut bytes = Cursor::new(Vec::new());
-        message.to_bytes(&mut bytes)?;
-        Ok(bytes.into_inner())
+        for (kind, flags, payload) in messages {
+            self.sequence += 1;
+            let message = NlmsghdrBuilder::default()
+                .nl_type(kind)
+                .nl_flags(NlmF::REQUEST | flags)
+                .nl_seq(self.sequence)
+                .nl_payload(NlPayload::Payload(Buffer::from(payload.into_bytes())))
+                .build()?;
+            message.to_bytes(&mut bytes)?;
+        }
+        Ok(Request { bytes: bytes.into_inner(), numbers: first..=self.sequence })
     }
 
     fn send(
         &self,
         attempt: Arguments<'_>,
-        request: Result<Vec<u8>, SocketError>,
-    ) -> Result<(), NetlinkError> {
+        request: Result<Request, SocketError>,
+    ) -> Result<RangeInclusive<u32>, NetlinkError> {
         let request =
             request.map_err(|source| NetlinkError::Encode { attempt: attempt.to_string(), source })?;
-        match self.inner.send(&request, Msg::empty()) {
-            Ok(_) => Ok(()),
+        match self.inner.send(&request.bytes, Msg::empty()) {
+            Ok(_) => Ok(request.numbers),
             Err(source) => Err(NetlinkError::Exchange { attempt: attempt.to_string(), source }),
         }
     }
 
-    fn first_answer(&mut self, attempt: Arguments<'_>) -> Result<Answer, NetlinkError> {
-        let answers = self.receive(attempt)?;
+    fn first_answer(
+        &mut self,
+        attempt: Arguments<'_>,
+        numbers: &RangeInclusive<u32>,
+    ) -> Result<Answer, NetlinkError> {
+        let answers = self.answers(attempt, numbers)?;
         answers.into_iter().next().ok_or_else(|| NetlinkError::malformed(attempt))
     }
 
-    /// Waits for one datagram and takes it apart. It is looked at first, so that it is never cut off.
+    /// Waits for a datagram with answers to the messages of these numbers. Others, such as the answer to a request that
+    /// was given up, are passed over: what they say is not about this one.
+    fn answers(
+        &mut self,
+        attempt: Arguments<'_>,
+        numbers: &RangeInclusive<u32>,
+    ) -> Result<Vec<Answer>, NetlinkError> {
+        for _ in 0..STRAYS {
+            let mut answers = self.receive(attempt)?;
+            answers.retain(|answer| numbers.contains(answer.nl_seq()));
+            if !answers.is_empty() {
+                return answers.into_iter().map(|answer| refusal(attempt, answer)).collect();
+            }
+            log::debug!("{attempt}: passed over what answers something else");
+        }
+        Err(NetlinkError::Exchange { attempt: attempt.to_string(), source: io::ErrorKind::TimedOut.into() })
+    }
+
+    /// Waits for one datagram of the kernel's and takes it apart. It is looked at first, so that it is never cut off.
+    /// One that a process has sent is empty: whoever administers the namespace can send here.
     pub(crate) fn receive(&mut self, attempt: Arguments<'_>) -> Result<Vec<Answer>, NetlinkError> {
-        let length = self.read(attempt, Msg::PEEK | Msg::TRUNC)?;
+        let (length, _) = self.read(attempt, RecvFlags::PEEK | RecvFlags::TRUNC)?;
         if length > self.buffer.len() {
             self.buffer.resize(length, 0);
         }
-        let length = self.read(attempt, Msg::empty())?;
-        let answers = take_apart(&self.buffer[..length]);
-        let answers = answers.ok_or_else(|| NetlinkError::malformed(attempt))?;
-        answers.into_iter().map(|answer| refusal(attempt, answer)).collect()
+        let (length, sender) = self.read(attempt, RecvFlags::empty())?;
+        if !is_kernel(sender) {
+            return Ok(Vec::new());
+        }
+        take_apart(&self.buffer[..length]).ok_or_else(|| NetlinkError::malformed(attempt))
     }
 
-    fn read(&mut self, attempt: Arguments<'_>, flags: Msg) -> Result<usize, NetlinkError> {
+    fn read(
+        &mut self,
+        attempt: Arguments<'_>,
+        flags: RecvFlags,
+    ) -> Result<(usize, Option<SocketAddrAny>), NetlinkError> {
         loop {
-            match self.inner.recv(&mut self.buffer, flags) {
-                Ok((length, _)) => return Ok(length),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(source) => return Err(NetlinkError::Exchange { attempt: attempt.to_string(), source }),
+            match recvfrom(sys::descriptor(&self.inner), &mut self.buffer[..], flags) {
+                Ok((_, length, sender)) => return Ok((length, sender)),
+                Err(Errno::INTR) => (),
+                Err(errno) => {
+                    let attempt = attempt.to_string();
+                    return Err(NetlinkError::Exchange { attempt, source: errno.into() });
+                }
             }
         }
     }
+}
+
+/// Whether a datagram came from the kernel, whose port is 0 (netlink(7)). Only netlink has other senders.
+fn is_kernel(sender: Option<SocketAddrAny>) -> bool {
+    let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
+    sender.is_none_or(|sender| sender.pid() == 0)
 }
 
 /// Splits a datagram into messages. Each is read on its own, up to where its header says that it ends, because

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use super::error::gone;
 use super::wire::{Payload, attribute, u32_at, until_zero};
-use super::{NetlinkError, Socket};
+use super::{Change, NetlinkError, Socket};
+use crate::attachment::Qdisc;
 use crate::names::{IfIndex, Interface};
 use crate::owner::Mark;
 
@@ -30,6 +31,7 @@ const INGRESS_SIDE: u32 = 0xffff_fff2;
 const ETH_P_ALL: u16 = 0x0003;
 // linux/pkt_cls.h.
 const TC_U32_TERMINAL: u8 = 1;
+const TCA_U32_CLASSID: u16 = 1;
 const TCA_U32_SEL: u16 = 5;
 const TCA_U32_ACT: u16 = 7;
 const TCA_ACT_KIND: u16 = 1;
@@ -41,6 +43,15 @@ const FIRST_ACTION: u16 = 1;
 // linux/tc_act/tc_mirred.h.
 const TCA_MIRRED_PARMS: u16 = 2;
 const TCA_EGRESS_REDIR: u32 = 1;
+
+/// A filter's class, which says whose the qdisc beneath it is: a qdisc itself has no room for a mark. To a filter whose
+/// action takes the frame away, the class means nothing else.
+const fn class(qdisc: Qdisc) -> u32 {
+    match qdisc {
+        Qdisc::Made => 1,
+        Qdisc::Found => 2,
+    }
+}
 
 /// What an interface has at its ingress hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +71,8 @@ pub(crate) struct Filter {
     pub(crate) mark: Option<Mark>,
     /// Where it redirects to; 0 if that interface is gone.
     pub(crate) target: Option<IfIndex>,
+    /// Whether the ingress qdisc was made with it.
+    pub(crate) qdisc: Qdisc,
 }
 
 /// `struct tcmsg` (linux/rtnetlink.h).
@@ -89,9 +102,8 @@ impl Socket {
 
     /// Hangs an ingress qdisc at an interface that has none.
     pub(crate) fn add_ingress_qdisc(&mut self, to: &Interface) -> Result<(), NetlinkError> {
-        let request = tcmsg(to.index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
-        let attempt = format_args!("add an ingress qdisc to {to}");
-        self.change(attempt, Rtm::Newqdisc, NlmF::CREATE | NlmF::EXCL, request)
+        let (attempt, kind, flags, request) = new_qdisc(to);
+        self.change(format_args!("{attempt}"), kind, flags, request)
     }
 
     /// Takes the ingress qdisc off an interface; success if it or the interface is gone.
@@ -111,18 +123,67 @@ impl Socket {
         self.dump(format_args!("list the ingress filters"), Rtm::Gettfilter, &request, read_filter)
     }
 
-    /// Sends every frame that arrives at `from` out of `to` instead.
+    /// Sends every frame that arrives at `from` out of `to` instead. `qdisc` says whose the qdisc beneath is.
     pub(crate) fn add_redirect(
         &mut self,
         from: &Interface,
         to: &Interface,
         mark: Mark,
+        qdisc: Qdisc,
     ) -> Result<(), NetlinkError> {
-        let request = tcmsg(from.index, NODE, INGRESS_SIDE, filter_info())
-            .text(Tca::Kind, "u32")
-            .nest(Tca::Options, |p| redirect_options(p, to.index, mark));
-        let attempt = format_args!("redirect the traffic of {from} to {to}");
-        self.change(attempt, Rtm::Newtfilter, NlmF::CREATE | NlmF::EXCL, request)
+        let (attempt, kind, flags, request) = new_redirect(from, to, mark, qdisc);
+        self.change(format_args!("{attempt}"), kind, flags, request)
+    }
+
+    /// Hangs an ingress qdisc at `from` and the redirect into it. Both verdicts are given back, for somebody else may have
+    /// made a qdisc or put a filter there since it was looked at.
+    ///
+    /// An empty qdisc is nobody's, so it must never be all that there is of ours: hence one datagram for both.
+    pub(crate) fn add_qdisc_and_redirect(
+        &mut self,
+        from: &Interface,
+        to: &Interface,
+        mark: Mark,
+    ) -> Result<[Result<(), NetlinkError>; 2], NetlinkError> {
+        self.both([new_qdisc(from), new_redirect(from, to, mark, Qdisc::Made)])
+    }
+
+    /// Lets the redirect no longer say that the qdisc beneath was made with it.
+    pub(crate) fn disown_qdisc(
+        &mut self,
+        from: &Interface,
+        to: &Interface,
+        mark: Mark,
+    ) -> Result<(), NetlinkError> {
+        for filter in self.ingress_filters(from)?.iter().filter(|filter| filter.is_own(mark)) {
+            // To be changed, it must be named in full; its node alone is enough to make it.
+            let request = redirect(filter.handle, from, to, mark, Qdisc::Found);
+            let attempt = format_args!("leave the ingress qdisc of {from} to others");
+            self.change(attempt, Rtm::Newtfilter, NlmF::empty(), request)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the filters at an interface's ingress that carry the mark, and the qdisc beneath if they say that it was made
+    /// with them, and `others` have nothing to do with it; success if all of that or the interface is gone.
+    pub(crate) fn remove_redirect(
+        &mut self,
+        from: &Interface,
+        mark: Mark,
+        others: Others,
+    ) -> Result<(), NetlinkError> {
+        let filters = self.ingress_filters(from)?;
+        // A table of our priority holds nothing but what is looked at itself.
+        let only_ours = filters
+            .iter()
+            .all(|filter| filter.is_own(mark) || (filter.priority == PRIORITY && !filter.is_node()));
+        let made = filters.iter().any(|filter| filter.is_own(mark) && filter.qdisc == Qdisc::Made);
+        let goes = made && only_ours && others == Others::Absent;
+        if goes && self.ingress_qdisc(from)? == Some(IngressQdisc::Ingress) {
+            // At once: without its filter, it would be nobody's.
+            return self.delete_ingress_qdisc(from);
+        }
+        self.delete_redirect(from, mark)
     }
 
     /// Removes the filters at an interface's ingress that carry the mark; success if they or the interface are
@@ -131,7 +192,7 @@ impl Socket {
     /// A filter alone would leave its table of one bucket behind where others have `u32` filters, too
     /// (`u32_delete`, net/sched/cls_u32.c). So the whole priority is deleted, unless somebody else has put
     /// filters there.
-    pub(crate) fn delete_redirect(&mut self, from: &Interface, mark: Mark) -> Result<(), NetlinkError> {
+    fn delete_redirect(&mut self, from: &Interface, mark: Mark) -> Result<(), NetlinkError> {
         let mut filters = self.ingress_filters(from)?;
         filters.retain(|filter| filter.priority == PRIORITY && filter.is_node());
         let (own, foreign): (Vec<Filter>, Vec<Filter>) =
@@ -152,20 +213,50 @@ impl Socket {
 }
 
 impl Filter {
+    fn is_own(&self, mark: Mark) -> bool {
+        self.priority == PRIORITY && self.mark == Some(mark)
+    }
+
     /// Whether this decides about frames; the others are `u32`'s own tables, which hold these.
     fn is_node(&self) -> bool {
         self.handle & 0xfff != 0 // TC_U32_NODE, linux/pkt_cls.h
     }
 }
 
-/// A selector that matches everything, and one action.
-fn redirect_options(payload: Payload, to: IfIndex, mark: Mark) -> Payload {
+/// Whether other guests are attached, or being attached, in the namespace. There is a moment in which they rely on a qdisc
+/// and have no filter there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    Present,
+    Absent,
+}
+
+fn new_qdisc(of: &Interface) -> Change {
+    let request = tcmsg(of.index, TC_H_INGRESS_HANDLE, TC_H_INGRESS, 0).text(Tca::Kind, "ingress");
+    let attempt = format!("add an ingress qdisc to {of}");
+    (attempt, Rtm::Newqdisc.into(), NlmF::CREATE | NlmF::EXCL, request)
+}
+
+fn redirect(handle: u32, from: &Interface, to: &Interface, mark: Mark, qdisc: Qdisc) -> Payload {
+    tcmsg(from.index, handle, INGRESS_SIDE, filter_info())
+        .text(Tca::Kind, "u32")
+        .nest(Tca::Options, |p| redirect_options(p, to.index, mark, qdisc))
+}
+
+fn new_redirect(from: &Interface, to: &Interface, mark: Mark, qdisc: Qdisc) -> Change {
+    let request = redirect(NODE, from, to, mark, qdisc);
+    let attempt = format!("redirect the traffic of {from} to {to}");
+    (attempt, Rtm::Newtfilter.into(), NlmF::CREATE | NlmF::EXCL, request)
+}
+
+/// A class, a selector that matches everything, and one action.
+fn redirect_options(payload: Payload, to: IfIndex, mark: Mark, qdisc: Qdisc) -> Payload {
     // `struct tc_u32_sel`: flags, shift, number of keys, then masks and offsets that only keys would use.
     let mut selector = [0; 16];
     selector[0] = TC_U32_TERMINAL;
     // `struct tc_mirred`: index, capabilities, action, reference and bind counts, what to do, interface.
     let mirred = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to.0].map(u32::to_ne_bytes).concat();
-    payload.attr(TCA_U32_SEL, &selector).nest(TCA_U32_ACT, |actions| {
+    payload.u32(TCA_U32_CLASSID, class(qdisc)).attr(TCA_U32_SEL, &selector).nest(TCA_U32_ACT, |actions| {
         actions.nest(FIRST_ACTION, |action| {
             action
                 .text(TCA_ACT_KIND, "mirred")
@@ -179,7 +270,8 @@ fn redirect_options(payload: Payload, to: IfIndex, mark: Mark) -> Payload {
 pub(super) fn read_filter(message: &[u8]) -> Option<Filter> {
     let handle = u32_at(message.get(8..)?)?;
     let [a, b, _, _] = u32_at(message.get(16..)?)?.to_be_bytes();
-    let action = redirecting_action(message.get(20..)?);
+    let attributes = message.get(20..)?;
+    let action = redirecting_action(attributes);
     let cookie = action.and_then(|action| attribute(action, TCA_ACT_COOKIE)).and_then(|c| c.first_chunk());
     let parameters = action
         .and_then(|action| attribute(action, TCA_ACT_OPTIONS))
@@ -188,14 +280,24 @@ pub(super) fn read_filter(message: &[u8]) -> Option<Filter> {
         handle,
         priority: u16::from_be_bytes([a, b]),
         mark: cookie.map(|bytes: &[u8; 16]| Mark::from(*bytes)),
+        qdisc: if u32_class(attributes) == Some(class(Qdisc::Made)) { Qdisc::Made } else { Qdisc::Found },
         target: parameters.and_then(|bytes| u32_at(bytes.get(24..)?)).map(IfIndex),
     })
 }
 
+/// The options of a `u32` filter.
+fn u32_options(of_filter: &[u8]) -> Option<&[u8]> {
+    attribute(of_filter, Tca::Kind).filter(|kind| until_zero(kind) == b"u32")?;
+    attribute(of_filter, Tca::Options)
+}
+
+fn u32_class(of_filter: &[u8]) -> Option<u32> {
+    attribute(u32_options(of_filter)?, TCA_U32_CLASSID).and_then(u32_at)
+}
+
 /// The first action of a `u32` filter, if it is `mirred`.
 fn redirecting_action(of_filter: &[u8]) -> Option<&[u8]> {
-    attribute(of_filter, Tca::Kind).filter(|kind| until_zero(kind) == b"u32")?;
-    let actions = attribute(attribute(of_filter, Tca::Options)?, TCA_U32_ACT)?;
+    let actions = attribute(u32_options(of_filter)?, TCA_U32_ACT)?;
     let action = attribute(actions, FIRST_ACTION)?;
     attribute(action, TCA_ACT_KIND).filter(|kind| until_zero(kind) == b"mirred").map(|_| action)
 }
