@@ -42,17 +42,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The container's process; here it is ourselves, in place of an init that waits for `start`.
     let init = Process::with_pid(Pid::new(std::process::id().into())?)?.ok_or("cannot find ourselves")?;
-    let mut record = locked.record().clone();
-    record.urunc.process = Some(init.identity().clone());
-    record.urunc.exe = init.exe()?;
+    locked.try_update(|record| -> Result<(), Box<dyn Error>> {
+        record.urunc.process = Some(init.identity().clone());
+        record.urunc.exe = init.exe()?;
 
-    // A step in the container's life starts from the status that was seen, not from the recorded one.
-    let seen = record.current_status()?;
-    if let Err(refused) = record.advance(seen, Event::Started) {
-        println!("{id} is not ready: {refused}");
-    }
-    record.advance(seen, Event::Created)?;
-    locked.save(record)?;
+        // A step in the container's life starts from the status that was seen, not from the recorded one.
+        let seen = record.current_status()?;
+        if let Err(refused) = record.advance(seen, Event::Started) {
+            println!("{id} is not ready: {refused}");
+        }
+        record.advance(seen, Event::Created)?;
+        Ok(())
+    })?;
     drop(locked);
 
     // Anybody may read at any time, and gets a whole record.

@@ -26,7 +26,7 @@ impl Store {
     /// [`StoreError::AlreadyExists`] when the id is taken, by whomever; [`StoreError::IdTooLong`];
     /// [`StoreError::OtherContainer`] when origin and record disagree; otherwise the step that failed. In each
     /// case nothing of the new container is left.
-    pub fn create(&self, origin: &Origin, mut record: Record) -> Result<Locked, StoreError> {
+    pub fn create(&self, origin: &Origin, record: Record) -> Result<Locked, StoreError> {
         let id = record.id().clone();
         if origin.id() != &id {
             return Err(StoreError::OtherContainer { id: origin.id().clone(), record: id });

@@ -14,6 +14,9 @@ pub(crate) const STATE: &str = "state.json";
 /// The origin. That it exists makes a container ours.
 pub(crate) const ORIGIN: &str = "origin.json";
 
+/// More than any document has: 16 MiB.
+const LARGEST: usize = 16 << 20;
+
 pub(crate) fn read_record(id: &ContainerId, directory: BorrowedFd<'_>) -> Result<Record, StoreError> {
     let json = read_file(id, directory, STATE)?;
     let unusable = |source| StoreError::Document { id: id.clone(), file: STATE, source };
@@ -38,11 +41,20 @@ fn same_container(id: &ContainerId, found: &ContainerId) -> Result<(), StoreErro
     Err(StoreError::OtherContainer { id: id.clone(), record: found.clone() })
 }
 
-fn read_file(id: &ContainerId, directory: BorrowedFd<'_>, file: &'static str) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn read_file(
+    id: &ContainerId,
+    directory: BorrowedFd<'_>,
+    file: &'static str,
+) -> Result<Vec<u8>, StoreError> {
+    // NONBLOCK, so that nobody waits at a fifo that was put there; it means nothing to a file.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let read_all = || {
-        let fd = openat(directory, file, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = openat(directory, file, flags, Mode::empty())?;
         let mut contents = Vec::with_capacity(16 * 1024);
         while retry_on_intr(|| read(&fd, spare_capacity(&mut contents)))? > 0 {
+            if contents.len() > LARGEST {
+                return Err(Errno::FBIG);
+            }
             contents.reserve(1024);
         }
         Ok(contents)

@@ -42,6 +42,14 @@ impl Lock {
     pub fn origin(&self) -> Result<Origin, StoreError> {
         files::read_origin(&self.id, self.dir())
     }
+
+    /// Reads the bytes of the container's record, whatever they are: for saving what can be saved of one that is unusable.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    pub fn read_raw(&self) -> Result<Vec<u8>, StoreError> {
+        files::read_file(&self.id, self.dir(), STATE)
+    }
 }
 
 /// A container that is held and whose record is known. The record can be changed only through this.
@@ -84,7 +92,7 @@ impl Locked {
     /// [`StoreError::Write`]; the earlier record is then still in place, unless its cause is
     /// [`WriteError::Unsynced`]: then it is the new one. [`StoreError::OtherContainer`] when the record is
     /// another container's.
-    pub fn save(&mut self, mut record: Record) -> Result<(), StoreError> {
+    pub fn save(&mut self, record: Record) -> Result<(), StoreError> {
         let id = || self.lock.id.clone();
         if record.id() != self.id() {
             return Err(StoreError::OtherContainer { id: id(), record: record.id().clone() });
@@ -106,9 +114,25 @@ impl Locked {
     /// # Errors
     /// As [`save`](Self::save).
     pub fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+        self.try_update(|record| {
+            change(record);
+            Ok(())
+        })
+    }
+
+    /// Changes a copy of the record, [saves](Self::save) it and gives back what `change` returned. If `change` fails, the
+    /// record is as before, on disk and here.
+    ///
+    /// # Errors
+    /// That of `change`, or as [`save`](Self::save).
+    pub fn try_update<T, E: From<StoreError>>(
+        &mut self,
+        change: impl FnOnce(&mut Record) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut record = self.record.clone();
-        change(&mut record);
-        self.save(record)
+        let value = change(&mut record)?;
+        self.save(record)?;
+        Ok(value)
     }
 }
 

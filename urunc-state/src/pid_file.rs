@@ -45,6 +45,9 @@ impl PidFile {
 
     /// Writes it, with mode 0644. An existing file is replaced; a symbolic link is replaced, not followed.
     ///
+    /// Whatever has the temporary name already is neither written nor removed. So whoever tries again with a recorded plan
+    /// after a crash calls [`remove_leftover`](Self::remove_leftover) first.
+    ///
     /// # Errors
     /// [`PidFileError`] names the step; nothing temporary is left behind.
     pub fn write(&self, pid: Pid) -> Result<(), PidFileError> {

@@ -50,8 +50,9 @@ impl Process {
     /// A zombie is still there, but not [alive](Self::is_alive).
     ///
     /// # Errors
-    /// [`ProcessError::OtherPidNamespace`] when the record was made in another pid namespace of this boot: then
-    /// nothing can be said about the process. Otherwise the variants for what cannot be opened or read.
+    /// [`ProcessError::OtherPidNamespace`] when the record was made in another pid namespace of this boot, and
+    /// [`ProcessError::Hidden`] when `/proc` hides whoever has the number: then nothing can be said about the process.
+    /// Otherwise the variants for what cannot be opened or read.
     pub fn open(identity: &ProcessIdentity) -> Result<Option<Self>, ProcessError> {
         let pid_namespace = current_pid_namespace()?;
         if pid_namespace != identity.pid_namespace {
@@ -65,11 +66,10 @@ impl Process {
             });
         }
         let Some(pidfd) = open_pidfd(identity.pid)? else { return Ok(None) };
+        let process = Self { identity: identity.clone(), pidfd };
         // The boot id comes last: in nearly all cases the cheaper questions have settled it by then.
-        if start_time(identity.pid)? != Some(identity.start_time) || boot_id()? != identity.boot_id {
-            return Ok(None);
-        }
-        Ok(Some(Self { identity: identity.clone(), pidfd }))
+        let same = process.start_time()? == Some(identity.start_time) && boot_id()? == identity.boot_id;
+        Ok(same.then_some(process))
     }
 
     /// Opens whichever live process has this number *now*; `None` when there is none.
@@ -111,11 +111,22 @@ impl Process {
 
     fn identify(pid: Pid, pidfd: OwnedFd) -> Result<Option<Self>, ProcessError> {
         let pid_namespace = current_pid_namespace()?;
-        let Some(start_time) = start_time(pid)? else { return Ok(None) };
-        let identity = ProcessIdentity { pid, start_time, boot_id: boot_id()?, pid_namespace };
-        let process = Self { identity, pidfd };
+        let identity = ProcessIdentity { pid, start_time: 0, boot_id: boot_id()?, pid_namespace };
+        let mut process = Self { identity, pidfd };
+        let Some(start_time) = process.start_time()? else { return Ok(None) };
+        process.identity.start_time = start_time;
         // Alive after the start time was read? Then the number was still its own when it was read.
         Ok(process.is_alive()?.then_some(process))
+    }
+
+    /// When whoever has its number now started; `None` if nobody has it.
+    fn start_time(&self) -> Result<Option<u64>, ProcessError> {
+        let found = start_time(self.pid())?;
+        // It has a number as long as it is alive, and a line of its own in `/proc`, unless that is kept from us.
+        if found.is_none() && self.is_alive()? {
+            return Err(ProcessError::Hidden { pid: self.pid() });
+        }
+        Ok(found)
     }
 
     /// What to record about it.
@@ -232,6 +243,12 @@ pub enum ProcessError {
         "cannot identify processes: /proc shows another pid namespace than ours; mount a fresh proc there"
     )]
     ForeignProc,
+    /// `/proc` does not show the process, though it is alive (`hidepid`, proc(5)).
+    #[error("cannot identify process {pid}: /proc hides it (mount option hidepid); run urunc as root")]
+    Hidden {
+        /// Its number.
+        pid: Pid,
+    },
     /// A descriptor for a process that has no number here.
     #[error("cannot identify a process that is not visible in this pid namespace")]
     NotVisible,

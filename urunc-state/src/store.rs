@@ -31,6 +31,11 @@ pub struct Store {
 impl Store {
     /// Opens the store at `root`, which is created with mode 0700 if it is missing.
     ///
+    /// Whoever may write to `root` decides what is done to the containers in it, and with the caller's rights: a record
+    /// names processes, mounts and control groups. One that exists already is taken as it is, as other runtimes do, for
+    /// there is no telling who shares a group with whom, or whose home an administrator works in. So choose a
+    /// root that nobody else can write to.
+    ///
     /// # Errors
     /// [`StoreError::UnfitRoot`] for `/`, a link to it, a relative path or one with `..`; [`StoreError::Root`] when it cannot be
     /// opened or created.

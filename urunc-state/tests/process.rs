@@ -258,6 +258,32 @@ fn the_program_is_known_by_device_and_inode_and_changes_with_execve() {
     assert_eq!(record.current_status().unwrap(), Status::Stopped);
 }
 
+/// Who may not see a process must not take it for gone: its container would be "stopped", and given up.
+#[test]
+fn a_process_that_proc_hides_is_an_error_not_gone() {
+    if lacks("root", is_root()) {
+        return;
+    }
+    let child = Sleeper::spawn();
+    let identity = child.process().identity().clone();
+    let [opened, found] = support::in_mount_namespace(|| {
+        use rustix::mount::{MountFlags, mount};
+        mount("proc", "/proc", "proc", MountFlags::empty(), Some(c"hidepid=invisible")).unwrap();
+        // Members of group 0 see everything by default.
+        let (uid, gid) = (rustix::process::Uid::from_raw(65534), rustix::process::Gid::from_raw(65534));
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        [Process::open(&identity), Process::with_pid(identity.pid)].map(Result::unwrap_err)
+    });
+    for error in [opened, found] {
+        assert!(matches!(error, ProcessError::Hidden { pid } if pid == child.pid()), "{error:?}");
+    }
+    let (pid, identity) = (child.pid(), child.process().identity().clone());
+    drop(child);
+    assert!(Process::open(&identity).unwrap().is_none() && Process::with_pid(pid).unwrap().is_none());
+}
+
 #[test]
 fn a_container_without_a_process_yet_is_creating() {
     let record = Record::new(support::id("a"), support::path("/bundle"));

@@ -237,9 +237,60 @@ fn a_container_whose_record_is_unusable_can_still_be_removed() {
         assert_eq!(scratch.store.origin(&id("a")).unwrap(), origin);
         let lock: Lock = scratch.store.lock_without_record(&id("a"), now()).unwrap();
         assert_eq!(lock.origin().unwrap(), origin);
+        // What there is of it can still be had.
+        match fs::read(scratch.directory.path().join("a/state.json")) {
+            Ok(ruins) => assert_eq!(lock.read_raw().unwrap(), ruins),
+            Err(_) => assert!(matches!(lock.read_raw(), Err(StoreError::Read { .. }))),
+        }
         scratch.store.remove(lock).unwrap();
         assert_eq!(tree(scratch.directory.path()), [""; 0]);
     }
+}
+
+/// Neither a reader that waits for ever nor one that takes all the memory there is.
+#[test]
+fn what_is_no_file_of_ours_in_place_of_a_record_is_an_error_at_once() {
+    let scratch = scratch();
+    let (origin, record) = container("a");
+    drop(scratch.store.create(&origin, record).unwrap());
+    let file = scratch.directory.path().join("a/state.json");
+    fs::remove_file(&file).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert!(matches!(scratch.store.read(&id("a")), Err(StoreError::Document { .. })));
+    fs::remove_file(&file).unwrap();
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    let error = scratch.store.read(&id("a")).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Read { source, .. } if source.raw_os_error() == Some(27)),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_change_that_fails_changes_nothing() {
+    #[derive(Debug, thiserror::Error)]
+    enum Failed {
+        #[error(transparent)]
+        Step(#[from] urunc_state::IllegalTransition),
+        #[error(transparent)]
+        Store(#[from] StoreError),
+    }
+    let scratch = scratch();
+    let (origin, record) = container("a");
+    let mut locked = scratch.store.create(&origin, record).unwrap();
+    let before = locked.record().clone();
+    let refused = locked.try_update(|record| {
+        record.owner = "somebody".into();
+        record.advance(urunc_state::Status::Stopped, Event::Started).map_err(Failed::from)
+    });
+    assert!(matches!(refused, Err(Failed::Step(_))), "{refused:?}");
+    assert_eq!(locked.record(), &before);
+    assert_eq!(scratch.store.read(&id("a")).unwrap(), before);
+    let advanced = locked.try_update(|record| {
+        record.advance(urunc_state::Status::Creating, Event::Created).map_err(Failed::from)
+    });
+    assert_eq!(advanced.unwrap(), urunc_state::Status::Created);
+    assert_eq!(scratch.store.read(&id("a")).unwrap().recorded_status(), urunc_state::Status::Created);
 }
 
 #[test]

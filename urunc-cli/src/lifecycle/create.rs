@@ -413,11 +413,10 @@ fn commit(
     if let Some(pid_file) = pid_file {
         pid_file.write(process.pid())?;
     }
-    let mut record = locked.record().clone();
-    disk::settle(&mut record);
-    // PROOF: the record was made with the status `creating`, after which `created` is legal.
-    let _ = record.advance(Status::Creating, Event::Created);
-    locked.save(record)?;
+    locked.try_update(|record| {
+        disk::settle(record);
+        record.advance(Status::Creating, Event::Created).map_err(LifecycleError::from)
+    })?;
     channel.send(&FromCreate::Committed, &[])?;
     stamps.take(Step::Created);
     Ok(())

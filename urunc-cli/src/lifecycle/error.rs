@@ -37,6 +37,9 @@ pub enum LifecycleError {
     /// The state store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A step that the container's life does not have.
+    #[error(transparent)]
+    Transition(#[from] urunc_state::IllegalTransition),
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),

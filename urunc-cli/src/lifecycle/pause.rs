@@ -53,12 +53,9 @@ fn freezer(locked: &Locked) -> Result<&Path, LifecycleError> {
 
 /// Writes down for other readers what the kernel knows anyway.
 fn note(locked: &mut Locked, seen: Status, event: Event) {
-    let mut record = locked.record().clone();
-    let saved = record
-        .advance(seen, event)
-        .map_err(|error| error.to_string())
-        .and_then(|_| locked.save(record).map_err(|error| crate::report::chain(&error)));
+    let saved = locked.try_update(|record| record.advance(seen, event).map_err(LifecycleError::from));
     if let Err(error) = saved {
-        log::warn!("container {}'s record could not be updated: {error}", locked.record().id());
+        let error = crate::report::chain(&error);
+        log::warn!("container {}'s record could not be updated: {error}", locked.id());
     }
 }

@@ -4,21 +4,12 @@
 //! sense. A process identity that survived can be trusted as far as ever: it is compared with the process before that is
 //! signalled. A record of a newer version is *not* treated like this; the newer urunc can read it.
 
-use std::fs::File;
-use std::io::Read;
-
-use rustix::fs::{Mode, OFlags, openat};
 use serde::Deserialize;
 use serde_json::Value;
 use urunc_state::{ContainerId, Deadline, DocumentError, Lock, Process, ProcessIdentity, StoreError};
 
 use super::kill::kill_and_wait;
 use super::{LOCK_PATIENCE, LifecycleError, Runtime, limits, teardown};
-
-/// Name of the record in the container's directory.
-const RECORD: &str = "state.json";
-/// More than any record has.
-const MAX_RECORD: u64 = 16 << 20;
 
 /// Whether `error` means that the record will never be readable again.
 pub(super) fn is_unreadable(error: &StoreError) -> bool {
@@ -58,11 +49,7 @@ impl Runtime {
 
 /// The process, if that part of the record is still there and the record is this container's.
 fn process_in_ruins(lock: &Lock) -> Option<ProcessIdentity> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(lock.dir(), RECORD, flags, Mode::empty()).ok()?);
-    let mut text = Vec::new();
-    file.take(MAX_RECORD).read_to_end(&mut text).ok()?;
-    let record: Value = serde_json::from_slice(&text).ok()?;
+    let record: Value = serde_json::from_slice(&lock.read_raw().ok()?).ok()?;
     if record.get("id")?.as_str()? != lock.id().as_str() {
         return None;
     }

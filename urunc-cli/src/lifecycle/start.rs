@@ -62,12 +62,11 @@ impl Runtime {
             return Err(LifecycleError::Start { id: id.clone(), source });
         }
         // The monitor runs: from here on nothing may fail the command. The status is computed from what runs anyway.
-        let mut record = locked.record().clone();
-        let saved = record
-            .advance(Status::Created, Event::Started)
-            .map_err(|error| error.to_string())
-            .and_then(|_| locked.save(record).map_err(|error| crate::report::chain(&error)));
+        let saved = locked.try_update(|record| {
+            record.advance(Status::Created, Event::Started).map_err(LifecycleError::from)
+        });
         if let Err(error) = saved {
+            let error = crate::report::chain(&error);
             log::warn!("container {id} runs, but its record could not be updated: {error}");
         }
         let record = locked.record().clone();

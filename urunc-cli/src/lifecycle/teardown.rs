@@ -66,29 +66,28 @@ pub(super) enum ResourceError {
 /// [`LifecycleError::Teardown`] lists what is left, which stays in the record; [`LifecycleError::Store`] if the record cannot be written.
 pub(super) fn release(locked: &mut Locked, reason: Option<String>) -> Result<(), LifecycleError> {
     disk::report_daemon(locked.dir());
-    let mut record = locked.record().clone();
     // Before the control group goes, which alone knows.
     let reason = reason.or_else(|| {
-        let reason = limits::oom_reason(&record)?;
-        log::warn!("container {} has ended: {reason}", record.id());
+        let reason = limits::oom_reason(locked.record())?;
+        log::warn!("container {} has ended: {reason}", locked.id());
         Some(reason)
     });
-    let mut left = Vec::new();
     let mut errors = Vec::new();
-    while let Some(resource) = record.urunc.resources.pop() {
-        if let Err(error) = release_one(&resource, &record) {
-            errors.push(error);
-            left.push(resource);
+    locked.try_update(|record| {
+        let mut left = Vec::new();
+        while let Some(resource) = record.urunc.resources.pop() {
+            if let Err(error) = release_one(&resource, record) {
+                errors.push(error);
+                left.push(resource);
+            }
         }
-    }
-    left.reverse();
-    record.urunc.resources = left;
-    if reason.is_some() {
-        record.urunc.reason = reason;
-    }
-    // `Exited` is legal in every status.
-    let _: Result<Status, _> = record.advance(Status::Stopped, Event::Exited);
-    locked.save(record)?;
+        left.reverse();
+        record.urunc.resources = left;
+        if reason.is_some() {
+            record.urunc.reason = reason;
+        }
+        record.advance(Status::Stopped, Event::Exited).map_err(LifecycleError::from)
+    })?;
     if errors.is_empty() { Ok(()) } else { Err(TeardownError(errors).into()) }
 }
 
