@@ -26,6 +26,8 @@ const SCHEMA: u32 = 1;
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long start waits for a command that works on the dead container whose network is in the way.
 const RECLAIM_PATIENCE: Duration = Duration::from_secs(2);
+/// How often start releases what is in the way and looks again. Once is enough but for what comes back.
+const RECLAIM_ROUNDS: usize = 4;
 
 /// Why a container gets no network.
 #[derive(Debug, thiserror::Error)]
@@ -116,10 +118,15 @@ impl Runtime {
         mode: Mode,
         handover: Handover,
     ) -> Result<Option<urunc_netns::Plan>, NetworkError> {
+        let mut rounds = 0;
         loop {
             let Some(found) = namespace.run(urunc_netns::discover)?? else { return Ok(None) };
             match urunc_netns::plan(&found, owner, mode, handover) {
-                Err(PlanError::Held { holder, .. }) if self.reclaim(namespace, owner, &holder)? => {}
+                Err(PlanError::Held { holder, .. })
+                    if rounds < RECLAIM_ROUNDS && self.reclaim(namespace, owner, &holder)? =>
+                {
+                    rounds += 1;
+                }
                 result => return Ok(Some(result?)),
             }
         }
@@ -272,15 +279,18 @@ fn guest_network(found: &GuestNetwork, name_servers: Vec<IpAddr>) -> Network {
     }
 }
 
-/// The name servers of a `resolv.conf` (resolv.conf(5)), loopback ones apart: the guest's loopback is another.
-pub(super) fn parse_resolv_conf(text: &str) -> Vec<IpAddr> {
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next())??.parse::<IpAddr>().ok()
-        })
-        .filter(|address| !address.is_loopback())
-        .collect()
+/// The name servers of a `resolv.conf` (resolv.conf(5)), loopback ones apart: the guest's loopback is another. What is no
+/// address is given back, too: a guest cannot have it.
+pub(super) fn parse_resolv_conf(text: &str) -> (Vec<IpAddr>, Vec<&str>) {
+    let mut unusable = Vec::new();
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let word = (words.next() == Some("nameserver")).then(|| words.next())??;
+        // `fe80::1%eth0` is an address of a link, and the guest's links have other names, if any.
+        word.parse::<IpAddr>().inspect_err(|_| unusable.push(word)).ok()
+    });
+    let servers = servers.filter(|address| !address.is_loopback()).collect();
+    (servers, unusable)
 }
 
 #[cfg(test)]
@@ -314,8 +324,9 @@ mod tests {
 
     #[test]
     fn name_servers_are_taken_from_resolv_conf() {
-        let text = "# made by docker\nnameserver 127.0.0.11\nnameserver 10.0.0.53\nsearch x\n nameserver\tfd00::53\nnameserver x\n";
+        let text = "# made by docker\nnameserver 127.0.0.11\nnameserver 10.0.0.53\nsearch x\n nameserver\tfd00::53\nnameserver x\n\
+            nameserver fe80::1%eth0\nnameserver\n";
         let expected: Vec<IpAddr> = vec!["10.0.0.53".parse().unwrap(), "fd00::53".parse().unwrap()];
-        assert_eq!(parse_resolv_conf(text), expected);
+        assert_eq!(parse_resolv_conf(text), (expected, vec!["x", "fe80::1%eth0"]));
     }
 }

@@ -278,10 +278,23 @@ impl Frozen {
         self.solo5_net.as_deref()
     }
 
-    /// The container's name servers, as its engine has written them by now.
+    /// The container's name servers, as its engine has written them by now. A guest starts without those that it cannot
+    /// be told.
     pub(super) fn name_servers(&self) -> Vec<IpAddr> {
-        let text = self.resolv_conf.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
-        text.map(|text| network::parse_resolv_conf(&text)).unwrap_or_default()
+        let Some(path) = &self.resolv_conf else { return Vec::new() };
+        let text = std::fs::read(path).unwrap_or_else(|error| {
+            log::warn!("the guest gets no name servers: cannot read {}: {error}", path.display());
+            Vec::new()
+        });
+        let text = String::from_utf8_lossy(&text);
+        let (servers, unusable) = network::parse_resolv_conf(&text);
+        for word in unusable {
+            log::warn!(
+                "the guest does not get the name server {word:?} of {}: it is no address",
+                path.display()
+            );
+        }
+        servers
     }
 
     /// Completes the machine with what start found.

@@ -1,7 +1,7 @@
 //! The guest's network, in a pod's namespace that the test makes: attached by start, gone after every kind of end.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -37,6 +37,11 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "network::every_end_leaves_the_namespace_as_it_was", needs: &[Need::Root], run: every_end },
     Test { name: "network::500_starts_and_kills_leave_nothing", needs: &[Need::Root], run: cycles },
     Test {
+        name: "network::500_starts_and_deaths_leave_nothing",
+        needs: &[Need::Root],
+        run: cycles_from_outside,
+    },
+    Test {
         name: "network::a_second_guest_is_refused_and_the_first_lives_on",
         needs: &[Need::Root],
         run: second,
@@ -48,6 +53,12 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test { name: "network::the_hosts_network_is_never_touched", needs: &[Need::Root], run: host_network },
     Test { name: "network::a_vanished_namespace_does_not_stop_delete", needs: &[Need::Root], run: vanished },
+    Test { name: "network::what_comes_back_is_refused_in_the_end", needs: &[Need::Root], run: comes_back },
+    Test {
+        name: "network::a_name_server_that_the_guest_cannot_have_is_named",
+        needs: &[Need::Root],
+        run: name_servers,
+    },
     Test {
         name: "network::a_pinned_namespace_is_cleaned_after_its_process_has_gone",
         needs: &[Need::Root],
@@ -140,11 +151,24 @@ impl Pod {
 
     /// Everything that could be left: links, addresses, routes, qdiscs, filters.
     pub(crate) fn inventory(&self) -> Vec<String> {
-        let ip = |what: &str| tool("ip", &["-d", "-n", &self.name, what]);
-        let tc = |what: &[&str]| tool("tc", &[&["-n", &self.name][..], what].concat());
-        let all = [ip("link"), ip("address"), ip("route"), tc(&["qdisc", "show"])];
-        let all = all.into_iter().chain([tc(&["filter", "show", "dev", "eth0", "ingress"])]);
-        all.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+        let ip = self.questions("ip", &["-d"], "link\naddress\nroute\n");
+        let tc = self.questions("tc", &[], "qdisc show\nfilter show dev eth0 ingress\n");
+        ip.lines().chain(tc.lines()).map(str::to_owned).collect()
+    }
+
+    /// Several questions to one process: this is asked after each of hundreds of cycles.
+    fn questions(&self, program: &str, options: &[&str], lines: &str) -> String {
+        let mut asked = Command::new(program)
+            .args(options)
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        asked.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let output = asked.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program}: {}", describe(&output));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) fn join(&self, bundle: &Bundle) {
@@ -305,19 +329,31 @@ fn every_end() -> Result<(), Failed> {
 
 /// Upstream issues 406, 476, 938: crash loops filled the pod's namespace.
 fn cycles() -> Result<(), Failed> {
+    five_hundred(|scene, pid, _| {
+        scene.ok(&["kill", "c", "KILL"]);
+        reap(pid);
+    })
+}
+
+/// The same where the monitor was killed by somebody else, and whichever command comes first cleans up.
+fn cycles_from_outside() -> Result<(), Failed> {
+    five_hundred(|scene, pid, round| {
+        kill(pid);
+        reap(pid);
+        let command: &[&str] = if round % 2 == 0 { &["kill", "c", "TERM"] } else { &["delete", "c"] };
+        scene.ok(command);
+    })
+}
+
+fn five_hundred(end: fn(&Scene, i64, usize)) -> Result<(), Failed> {
     let (scene, pod, bundle) = scene();
     let before = pod.inventory();
     for round in 0..500 {
         scene.create_ok(&bundle, "c");
         scene.ok(&["start", "c"]);
-        let pid = scene.pid("c");
-        if round % 2 == 0 {
-            scene.ok(&["kill", "c", "KILL"]);
-        } else {
-            kill(pid);
-        }
-        reap(pid);
-        scene.ok(&["delete", "c"]);
+        end(&scene, scene.pid("c"), round);
+        assert_eq!(pod.inventory(), before, "cycle {round}");
+        scene.ok(&["delete", "--force", "c"]);
     }
     assert_eq!(pod.inventory(), before);
     scene.assert_clean();
@@ -361,6 +397,51 @@ fn after_death() -> Result<(), Failed> {
     assert_eq!(pod.inventory(), held);
     scene.ok(&["delete", "--force", "second"]);
     assert_eq!(pod.inventory(), before);
+    passed()
+}
+
+/// A filter that bears the container's own mark, and that nobody but the one who put it there can remove. Looking again was
+/// without end.
+fn comes_back() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    let mark = urunc_netns::Owner::new("c", &fs::canonicalize(scene.root()).unwrap()).mark();
+    tool("tc", &["-n", &pod.name, "qdisc", "add", "dev", "eth0", "ingress"]);
+    // Of another protocol than ours: then "delete all of this priority" means others.
+    let filter = format!(
+        "-n {} filter add dev eth0 ingress pref 30066 protocol ip u32 match u32 0 0 \
+         action mirred egress redirect dev lo cookie {mark}",
+        pod.name
+    );
+    tool("tc", &filter.split_ascii_whitespace().collect::<Vec<_>>());
+    let before = pod.inventory();
+    scene.create_ok(&bundle, "c");
+    let message = scene.fails(&["start", "c"]);
+    assert!(message.contains("eth0 is held by") && message.contains(&mark.to_string()), "{message}");
+    assert_eq!(pod.inventory(), before);
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn name_servers() -> Result<(), Failed> {
+    let (scene, _pod, bundle) = scene();
+    let file = scene.path("resolv.conf");
+    fs::write(&file, "nameserver 10.77.0.1\nnameserver fe80::1%eth0\n").unwrap();
+    bundle.edit(|spec| {
+        spec["mounts"] = json!([{"destination": "/etc/resolv.conf", "type": "bind", "source": file,
+            "options": ["rbind", "ro"]}]);
+    });
+    let start = || {
+        scene.create_ok(&bundle, "c");
+        let output = scene.urunc(&["start", "c"]);
+        assert!(output.status.success(), "{}", describe(&output));
+        scene.ok(&["delete", "--force", "c"]);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = start();
+    assert!(said.contains("\"fe80::1%eth0\"") && !said.contains("10.77.0.1"), "{said}");
+    fs::write(&file, "nameserver 10.77.0.1\n").unwrap();
+    assert_eq!(start(), "");
     passed()
 }
 
