@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # What is missing is installed by `make`, so its absence is a failure here, not a reason to skip a test.
 # Extend it (`make test URUNC_REQUIRE=root,qemu,solo5-spt`) on machines that must have more.
-export URUNC_REQUIRE ?= root,qemu,linux-guest,containerd,runc,docker,podman,cni,netavark
+export URUNC_REQUIRE ?= root,tun,ip,tc,nft,nsenter,unshare,setpriv,qemu,linux-guest,containerd,runc,docker,podman,cni,netavark
 
 # Release binaries are static where the toolchain can make them so (`rustup target add x86_64-unknown-linux-musl`): they
 # start in half the time. benches/README.md has the figures.

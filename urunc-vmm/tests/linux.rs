@@ -22,7 +22,7 @@ fn linux() -> Option<PathBuf> {
     let required = std::env::var("URUNC_REQUIRE").is_ok_and(|all| all.split(',').any(|one| one == "linux"));
     assert!(kernel.is_some() || !required, "linux is required, but URUNC_TEST_LINUX names no kernel");
     if kernel.is_none() {
-        eprintln!("skipped: URUNC_TEST_LINUX names no kernel");
+        support::skipped("URUNC_TEST_LINUX names no kernel");
     }
     kernel.filter(|_| have(&["qemu-system-x86_64", "busybox"]))
 }

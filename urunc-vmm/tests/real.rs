@@ -170,7 +170,7 @@ fn a_machine_goes_on_from_its_snapshot() {
         control.pause().unwrap();
         match control.snapshot(directory.path(), GRACE) {
             Err(ControlError::Refused { reason, .. }) if reason.contains("GetNestedState") => {
-                eprintln!("skipped: this KVM cannot tell {monitor} the state of its processors");
+                support::skipped(&format!("this KVM cannot tell {monitor} the state of its processors"));
                 continue;
             }
             result => result.unwrap(),

@@ -27,7 +27,7 @@ fn folder() -> Option<PathBuf> {
         std::env::var("URUNC_REQUIRE").is_ok_and(|all| all.split(',').any(|one| one == "solo5-tests"));
     assert!(folder.is_some() || !required, "solo5-tests is required, but URUNC_TEST_SOLO5 names no folder");
     if folder.is_none() {
-        eprintln!("skipped: URUNC_TEST_SOLO5 names no folder");
+        support::skipped("URUNC_TEST_SOLO5 names no folder");
     }
     folder
 }
