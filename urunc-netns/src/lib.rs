@@ -56,7 +56,7 @@
 //! | N7 | names containing "tap" block | `discover.rs`: `unusual_names_are_names` |
 //! | N8 | two starts share one device | `attach.rs`: `a_device_of_the_same_name…`, `a_second_container_is_refused…` |
 //! | N9 | errors leave the device | as N4: until attached, the descriptor is all that keeps it |
-//! | N10 | clean-up deletes foreign filters and qdiscs | `attach.rs`: `a_foreign_clsact_or_ingress_qdisc…`, `our_qdisc_stays…` |
+//! | N10 | clean-up deletes foreign filters and qdiscs | `attach.rs`: `a_foreign_clsact_or_ingress_qdisc…`, `an_empty_qdisc_of_somebody_else_stays`, `our_qdisc_stays…` |
 //! | N11 | the interface is rediscovered at teardown | `attach.rs`: `detaching_does_not_need_the_network_to_be_as_it_was` |
 //! | N12 | NAT rules pile up, by a program in PATH | `static_mode.rs`: one table, over netlink |
 //! | N13 | static mode needs what the new root lacks | does not apply: nothing here runs in the monitor's root, and no program is run |
