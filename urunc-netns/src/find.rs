@@ -32,14 +32,19 @@ impl NetNs {
         if let Some(found) = mounted_at(&mounts, id).find_map(|path| open_if(path, id)) {
             return Ok(Some(found));
         }
-        let processes = fs::read_dir("/proc").map_err(failed("/proc"))?;
-        Ok(processes
-            .filter_map(Result::ok)
-            .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
-            .map(|entry| entry.path().join("ns/net"))
+        for entry in fs::read_dir("/proc").map_err(failed("/proc"))? {
+            let entry = entry.map_err(failed("/proc"))?;
+            if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+                continue;
+            }
+            let path = entry.path().join("ns/net");
             // Looked at before it is opened, for most are others; a process that ends meanwhile pins nothing any more.
-            .filter(|path| NsId::at(path).is_ok_and(|found| found == id))
-            .find_map(|path| open_if(path, id)))
+            let matches = NsId::at(&path).is_ok_and(|found| found == id);
+            if let Some(found) = matches.then(|| open_if(path, id)).flatten() {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 
