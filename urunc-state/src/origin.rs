@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsolutePath, ContainerId, DocumentError, PidFile, Schema, Timestamp, document};
+use crate::{AbsolutePath, ContainerId, DocumentError, PidFile, Resource, Schema, Timestamp, document};
 
 /// Where a container comes from, and where its processes and leftovers are to be found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Origin {
     pub network_namespace: Option<AbsolutePath>,
     /// The pid file that the caller asked for.
     pub pid_file: Option<PidFile>,
+    /// What will be taken from the host and must be given back even if the record is lost.
+    #[serde(default)]
+    pub resources: Vec<Resource>,
 }
 
 /// Tells our `origin.json` from a file that merely has the name.
@@ -51,6 +54,7 @@ impl Origin {
             systemd_unit: None,
             network_namespace: None,
             pid_file: None,
+            resources: vec![],
         }
     }
 
@@ -120,6 +124,7 @@ mod tests {
             unit in prop::option::of("[a-z]{1,9}[.]scope"),
             namespace in prop::option::of("/[ -~]{0,20}"),
             pid_file in prop::option::of("/[a-z ]{1,9}/pid"),
+            kinds in prop::collection::vec("[ -~]{0,20}", 0..3),
         ) {
             let path = |path: String| AbsolutePath::new(path).unwrap();
             let mut origin = origin();
@@ -127,6 +132,8 @@ mod tests {
             origin.systemd_unit = unit;
             origin.network_namespace = namespace.map(path);
             origin.pid_file = pid_file.map(|file| PidFile::new(path(file)).unwrap());
+            let resource = |kind| Resource { kind, schema: 1, data: crate::Json::of(&[1]).unwrap() };
+            origin.resources = kinds.into_iter().map(resource).collect();
             let mut json: Value = serde_json::from_slice(&origin.to_json().unwrap()).unwrap();
             json.as_object_mut().unwrap().extend(unknown);
             prop_assert_eq!(Origin::from_json(json.to_string().as_bytes()).unwrap(), origin);

@@ -144,6 +144,7 @@ impl Runtime {
         limits.complete(&plan.root)?;
         let (mut origin, mut record) = self.describe(request, &bundle, &guest, &plan)?;
         limits.note(&mut origin, &mut record)?;
+        origin.resources = plan.disk.owed()?;
         let pid_file = origin.pid_file.clone();
         let mut locked = self.store.create(&origin, record)?;
         // Nothing of the image may be open while its file system is unmounted for the guest.

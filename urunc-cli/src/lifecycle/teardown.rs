@@ -122,6 +122,12 @@ pub(super) fn destroy_without_record(
     if let Some(path) = origin.network_namespace.as_deref() {
         network::release_unrecorded(path, id, store.path());
     }
+    // Each of them may never have been taken, or have been given back: both are looked at.
+    let disks = origin.resources.iter().rev().filter(|resource| resource.kind == disk::KIND);
+    let errors: Vec<_> = disks.filter_map(|resource| disk::release(resource).err()).map(Into::into).collect();
+    if !errors.is_empty() {
+        return Err(TeardownError(errors).into());
+    }
     remove(store, lock, origin)
 }
 

@@ -96,6 +96,11 @@ pub(crate) fn other_boot() -> Result<(), Failed> {
     passed()
 }
 
+/// The host has unmounted a volume for the guest, and the record said that it is to be mounted again.
+pub(crate) fn unreadable_record_with_disks() -> Result<(), Failed> {
+    forced(Kind::WithDisks, |it| fs::write(it.scene.root().join("c/state.json"), "{ torn").unwrap(), |_| {})
+}
+
 /// F1: an unreadable record orphaned the VM for good.
 pub(crate) fn unreadable_record() -> Result<(), Failed> {
     let record = |ground: &Ground| ground.scene.root().join("c/state.json");

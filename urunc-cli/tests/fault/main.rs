@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
         ("races::one_command_meets_another_at_any_system_call", races::pairs),
         ("descriptors::their_number_stays_the_same", descriptors::constant),
         ("forced::a_record_that_nobody_can_read", forced::unreadable_record),
+        ("forced::a_record_that_nobody_can_read_with_disks", forced::unreadable_record_with_disks),
         ("forced::a_bundle_that_is_gone", forced::bundle_gone),
         ("forced::a_monitor_binary_that_is_gone", forced::monitor_gone),
         ("forced::a_record_from_before_the_last_boot", forced::other_boot),

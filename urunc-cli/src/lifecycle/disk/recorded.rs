@@ -28,10 +28,15 @@ struct Data {
     handover: Handover,
 }
 
-/// The resource for `take`, to be recorded before it is carried out.
-pub(super) fn resource(take: &Take) -> Result<Resource, serde_json::Error> {
-    let data = Data { whose: take.whose, handover: take.handover.clone() };
-    Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: Json::of(&data)? })
+/// The resources for `takes`, to be recorded before any of them is carried out.
+pub(super) fn resources<'a>(
+    takes: impl IntoIterator<Item = &'a Take>,
+) -> Result<Vec<Resource>, serde_json::Error> {
+    let resource = |take: &Take| {
+        let data = Data { whose: take.whose, handover: take.handover.clone() };
+        Ok(Resource { kind: KIND.to_owned(), schema: SCHEMA, data: Json::of(&data)? })
+    };
+    takes.into_iter().map(resource).collect()
 }
 
 /// Once the container is created, its own root file system is nobody's business any more: whoever mounted it unmounts it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use urunc_rootfs::Image;
 use urunc_rootfs::block::{BlockDevice, Handover};
 use urunc_rootfs::volumes::{Copied, copy_into};
-use urunc_state::Locked;
+use urunc_state::{Locked, Resource};
 
 use super::plan::{DiskPlan, Whose};
 use super::{DiskError, recorded};
@@ -36,6 +36,16 @@ pub(in crate::lifecycle) struct Undoing {
 }
 
 impl DiskPlan {
+    /// What must be given back to the host even if the record is lost. The container's own root file system is not: once
+    /// the container is created, whoever mounted it unmounts it.
+    ///
+    /// # Errors
+    /// [`DiskError::Encode`]
+    pub(in crate::lifecycle) fn owed(&self) -> Result<Vec<Resource>, DiskError> {
+        let hosts = self.takes.iter().filter(|take| take.whose == Whose::Host);
+        Ok(recorded::resources(hosts)?)
+    }
+
     /// Copies files into the root file system that goes to the guest, and takes all block devices. Nothing of the image
     /// may be open any more.
     ///
@@ -49,9 +59,7 @@ impl DiskPlan {
         self.files.clear();
         if !self.takes.is_empty() {
             let mut record = locked.record().clone();
-            for take in &self.takes {
-                record.urunc.resources.push(recorded::resource(take)?);
-            }
+            record.urunc.resources.extend(recorded::resources(&self.takes)?);
             locked.save(record)?;
         }
         if !self.copies.is_empty() {
