@@ -18,6 +18,10 @@ fn main() -> std::process::ExitCode {
         files_are_added_with_the_directories_on_their_way,
         directories_that_exist_keep_their_mode,
         links_of_the_image_are_followed_and_kept,
+        a_directory_over_a_link_is_where_the_link_leads,
+        a_directory_of_a_single_archive_stays_before_what_is_in_it,
+        a_file_with_several_names_is_never_written_through,
+        a_compressed_initrd_ends_with_a_zero_word,
         an_unaligned_initrd_is_padded_before_the_second_archive,
         without_additions_the_initrd_is_unchanged,
         a_single_archive_stays_single_and_replaces_what_was_there,
@@ -194,6 +198,75 @@ fn links_of_the_image_are_followed_and_kept() {
     }
 }
 
+fn a_directory_over_a_link_is_where_the_link_leads() {
+    // The directory's record replaced the link, and what was in the volume went to where it had led.
+    let base = archive(&[
+        ("srv", 0o040_755, ""),
+        ("srv/old", 0o100_644, "old"),
+        ("data", 0o120_777, "srv"),
+        ("gone", 0o120_777, "/not/there"),
+        ("round", 0o120_777, "round"),
+        ("top", 0o120_777, "/"),
+    ]);
+    for dialect in [Dialect::Appended, Dialect::Single] {
+        let volume = |at: &str| {
+            [
+                addition(at, Content::Directory),
+                file(&format!("{at}/key"), "k"),
+                file(&format!("{at}/a/b"), "b"),
+            ]
+        };
+        let (tree, _) = unpack(&composed(&base, &volume("/data"), dialect).unwrap());
+        assert_eq!(tree["data"], Node::Link("srv".into()));
+        assert_eq!(tree["srv"], Node::Directory(0o640));
+        assert_eq!((content(&tree, "srv/old"), content(&tree, "srv/key")), ("old", "k"));
+        let (tree, _) = unpack(&composed(&base, &volume("/gone"), dialect).unwrap());
+        assert_eq!((&tree["gone"], content(&tree, "not/there/key")), (&Node::Link("/not/there".into()), "k"));
+        let (tree, _) = unpack(&composed(&base, &volume("/top"), dialect).unwrap());
+        assert_eq!((content(&tree, "key"), content(&tree, "a/b")), ("k", "b"));
+        for refused in [
+            &[addition("/round", Content::Directory)][..],
+            &[file("/data", ""), addition("/data", Content::Directory)],
+        ] {
+            let refused = composed(&base, refused, dialect);
+            assert!(matches!(refused, Err(InitrdError::Blocked { .. })), "{refused:?}");
+        }
+    }
+}
+
+fn a_directory_of_a_single_archive_stays_before_what_is_in_it() {
+    // Its record was replaced by one at the end, and Unikraft had nowhere to put what came before that.
+    let base = archive(&[("config", 0o040_700, ""), ("config/default.conf", 0o100_644, "d")]);
+    let additions = [addition("/config", Content::Directory), file("/config/key", "k")];
+    let (tree, archives) = unpack(&composed(&base, &additions, Dialect::Single).unwrap());
+    assert_eq!(
+        (archives, content(&tree, "config/default.conf"), content(&tree, "config/key")),
+        (1, "d", "k")
+    );
+    assert_eq!(tree["config"], Node::Directory(0o640));
+}
+
+fn a_file_with_several_names_is_never_written_through() {
+    // The kernel truncates and writes the file that it finds (`do_name` in init/initramfs.c): all names changed.
+    let base = [record("bin/a", 0o100_644, b"x", 1, 2), record("bin/b", 0o100_644, b"", 1, 2), archive(&[])]
+        .concat();
+    for dialect in [Dialect::Appended, Dialect::Single] {
+        let refused = composed(&base, &[file("/bin/a", "")], dialect);
+        assert!(matches!(refused, Err(InitrdError::Shared { .. })), "{refused:?}");
+    }
+}
+
+fn a_compressed_initrd_ends_with_a_zero_word() {
+    // `unlz4` takes whatever follows for the length of a block, unless it is zero.
+    for length in 5..9 {
+        let base = [&[0x02, 0x21, 0x4c, 0x18], &vec![0xff; length][..]].concat();
+        let out = composed(&base, &[file("/x", "y")], Dialect::Appended).unwrap();
+        let archive = out.windows(6).position(|w| w == b"070701").unwrap();
+        assert_eq!(out[base.len()..base.len() + 4], [0; 4]);
+        assert_eq!((archive % 4, content(&unpack(&out[archive..]).0, "x")), (0, "y"));
+    }
+}
+
 fn an_unaligned_initrd_is_padded_before_the_second_archive() {
     // monitors-and-guests 29: a second archive at an odd offset is not seen by the kernel.
     for cut in 0..4 {
@@ -237,9 +310,11 @@ fn a_compressed_initrd_takes_additions_only_where_they_cannot_break_it() {
     assert!(out.starts_with(&base));
     let (tree, _) = unpack(&out[base.len().next_multiple_of(4)..]);
     assert_eq!((content(&tree, "etc/hosts"), &tree["tmp"]), ("h", &Node::Directory(0o1777)));
-    for path in ["/lib/x", "/var/run/secret"] {
-        let refused = composed(&base, &[file(path, "")], Dialect::Appended);
-        assert!(matches!(refused, Err(InitrdError::PerhapsALink { .. })), "{path}");
+    for addition in
+        [file("/lib/x", ""), file("/var/run/secret", ""), addition("/var/run", Content::Directory)]
+    {
+        let refused = composed(&base, &[addition], Dialect::Appended);
+        assert!(matches!(refused, Err(InitrdError::PerhapsALink { .. })), "{refused:?}");
     }
     // R16: a compressed archive for Unikraft was corrupted.
     for base in [base, b"\x1f\x8b".to_vec(), record("no trailer", 0o100_644, b"", 1, 1)] {
@@ -264,10 +339,6 @@ fn what_cannot_be_added_is_refused() {
         let refused = composed(&base, &pair.map(|p| file(p, "")), Dialect::Appended);
         assert!(matches!(refused, Err(InitrdError::Blocked { .. })), "{pair:?}");
     }
-    let shared =
-        [record("a", 0o100_644, b"x", 1, 2), record("b", 0o100_644, b"", 1, 2), archive(&[])].concat();
-    let refused = composed(&shared, &[file("/a", "")], Dialect::Single);
-    assert!(matches!(refused, Err(InitrdError::Shared { .. })));
 }
 
 fn hostile_archives_are_refused_or_survived() {
@@ -282,6 +353,12 @@ fn hostile_archives_are_refused_or_survived() {
         ));
         assert!(composed(&base, &[file("/x", "")], Dialect::Appended).is_ok());
     }
+    // A gigabyte of names, were they all remembered.
+    let name = "x".repeat(4080);
+    let names: Vec<u8> =
+        (0..17_000).flat_map(|n| record(&format!("{n}{name}"), 0o100_644, b"", 1, 1)).collect();
+    let refused = composed(&names, &[file("/x", "")], Dialect::Appended);
+    assert!(matches!(refused, Err(InitrdError::TooManyFiles)), "{:?}", refused.map(|out| out.len()));
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     let mutated = (any::<prop::sample::Index>(), any::<u8>());
     runner
@@ -353,33 +430,72 @@ fn the_real_cpio_s_archives_are_understood() {
     }
 }
 
+/// Where an addition at `path` of the small image ends up: links on the way are followed, a last one by a directory only.
+fn place(before: &Tree, path: &str, what: &Content) -> Option<String> {
+    let mut here = String::new();
+    let mut parts = path[1..].split('/').peekable();
+    while let Some(part) = parts.next() {
+        let next = if here.is_empty() { part.to_owned() } else { format!("{here}/{part}") };
+        let followed = parts.peek().is_some() || *what == Content::Directory;
+        here = match before.get(&next) {
+            Some(Node::Link(_)) if followed => resolve(before, &next, 0)?,
+            _ => next,
+        };
+    }
+    Some(here)
+}
+
 fn whatever_is_added_is_there_and_nothing_else_is_lost() {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
-    let additions = prop::collection::vec(("(/[a-c]{1,2}){1,4}", "[a-z]{0,9}"), 0..8);
+    let what = prop_oneof![
+        4 => "[a-z]{0,9}".prop_map(|text| Content::File(text.into_bytes())),
+        2 => Just(Content::Directory),
+        1 => Just(Content::Link("elsewhere".into())),
+    ];
+    // Paths of the image's among them: directories, links to directories, a file and a link to itself.
+    let path = prop_oneof![
+        4 => "(/[a-c]{1,2}){1,4}",
+        1 => "/(etc|run|data|var|var/run|round|init)(/[ab]){0,2}",
+    ];
+    let additions = prop::collection::vec((path, what), 0..8);
     let dialect = prop_oneof![Just(Dialect::Appended), Just(Dialect::Single)];
     runner
-        .run(&(additions, dialect), |(paths, dialect)| {
-            let additions: Vec<_> = paths.iter().map(|(path, content)| file(path, content)).collect();
+        .run(&(additions, dialect), |(wanted, dialect)| {
+            let additions: Vec<_> = wanted.iter().map(|(path, what)| addition(path, what.clone())).collect();
             let base = small_image();
             let before = unpack(&base).0;
+            let at = |path: &str, what: &Content| place(&before, path, what);
             match composed(&base, &additions, dialect) {
                 Ok(out) => {
                     let (tree, _) = unpack(&out);
                     let mut expected = BTreeMap::new();
-                    expected
-                        .extend(paths.iter().map(|(path, content)| (path[1..].to_owned(), content.as_str())));
-                    for (path, text) in &expected {
-                        prop_assert_eq!(content(&tree, path), *text);
+                    for (path, what) in &wanted {
+                        expected.insert(at(path, what).unwrap(), what.clone());
                     }
-                    for (path, node) in &before {
-                        prop_assert_eq!(tree.get(path), Some(node));
+                    for (path, what) in &expected {
+                        let there = match what {
+                            Content::File(bytes) => Node::File(0o640, bytes.clone()),
+                            Content::Directory => Node::Directory(0o640),
+                            Content::Link(to) => Node::Link(to.to_str().unwrap().to_owned()),
+                        };
+                        prop_assert_eq!(tree.get(path), Some(&there), "{}", path);
+                    }
+                    for (path, node) in before.iter().filter(|(path, _)| !expected.contains_key(*path)) {
+                        prop_assert_eq!(tree.get(path), Some(node), "{}", path);
                     }
                 }
-                // One of the random paths lies below another.
-                Err(InitrdError::Blocked { .. }) => {
-                    let all: Vec<_> = paths.iter().map(|(p, _)| p.as_str()).collect();
-                    let below = |a: &str, b: &str| a != b && a.starts_with(&format!("{b}/"));
-                    prop_assert!(all.iter().any(|a| all.iter().any(|b| below(a, b))));
+                // One of the random paths lies below another that is no directory, or something is there already.
+                Err(InitrdError::Blocked { path }) => {
+                    let all: Vec<_> = wanted.iter().map(|(path, _)| path.as_str()).collect();
+                    let path = path.to_str().unwrap();
+                    let meets = |other: &&&str| {
+                        let one = format!("{}/", at(path, &Content::Directory).unwrap_or_default());
+                        let two = format!("{}/", at(other, &Content::Directory).unwrap_or_default());
+                        one.starts_with(&two) || two.starts_with(&one)
+                    };
+                    let others = all.iter().filter(meets).count() > 1;
+                    let image = ["/etc", "/run", "/data", "/var", "/round", "/init"];
+                    prop_assert!(others || image.iter().any(|taken| path.starts_with(taken)), "{}", path);
                 }
                 Err(e) => panic!("{e}"),
             }

@@ -1,5 +1,5 @@
-//! Composed initrds, unpacked by a real Linux kernel in QEMU. Needs a kernel image for this machine, named by the
-//! environment variable `URUNC_TEST_LINUX`, and a statically linked `busybox`.
+//! Composed initrds, unpacked by a real Linux kernel in QEMU: the one that `scripts/stock-kernel` unpacks, or that the
+//! environment variable `URUNC_GUEST_KERNEL` names. Needs a statically linked `busybox`, too.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -16,6 +16,7 @@ fn main() -> std::process::ExitCode {
     common::run(tests![
         linux_sees_what_was_added_to_an_initrd,
         linux_sees_what_was_added_to_a_compressed_initrd,
+        linux_sees_what_was_added_to_an_initrd_compressed_by_lz4,
     ])
 }
 
@@ -28,9 +29,14 @@ echo == $(/bin/busybox readlink /var/run) $(/bin/busybox stat -c %a /etc /a /run
 ";
 
 fn linux() -> Option<PathBuf> {
-    let kernel = std::env::var_os("URUNC_TEST_LINUX").map(PathBuf::from);
-    let there = have("linux", kernel.is_some()) && have_program("busybox") && have_program("cpio");
-    kernel.filter(|_| there && have_program("qemu-system-x86_64"))
+    let stock = || {
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+        target.join("linux-guest/vmlinuz")
+    };
+    let kernel = std::env::var_os("URUNC_GUEST_KERNEL").map_or_else(stock, PathBuf::from);
+    let there = have("linux", kernel.exists()) && have_program("busybox") && have_program("cpio");
+    (there && have_program("qemu-system-x86_64")).then_some(kernel)
 }
 
 fn busybox() -> PathBuf {
@@ -78,7 +84,7 @@ fn boot(kernel: &Path, base: &[u8], additions: &[Addition]) -> Vec<String> {
     let mut out = fs::File::create(&initrd).unwrap();
     compose(&mut Cursor::new(base), additions, Dialect::Appended, &mut out).unwrap();
     let output = Command::new("timeout")
-        .args(["100", "qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-no-user-config"])
+        .args(["300", "qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-no-user-config"])
         .args([
             "-display",
             "none",
@@ -111,8 +117,19 @@ fn linux_sees_what_was_added_to_an_initrd() {
 }
 
 fn linux_sees_what_was_added_to_a_compressed_initrd() {
+    compressed(Command::new("gzip").arg("--fast"));
+}
+
+fn linux_sees_what_was_added_to_an_initrd_compressed_by_lz4() {
+    // The kernel took what follows for another block, and dropped everything.
+    if have_program("lz4") {
+        compressed(Command::new("lz4").args(["-l", "-1", "-c"]));
+    }
+}
+
+fn compressed(program: &mut Command) {
     let Some(kernel) = linux() else { return };
-    let base = piped(Command::new("gzip").arg("--fast"), &base());
+    let base = piped(program, &base());
     let additions = [file("/etc/hosts", "new"), file("/a/b/c", "deep"), file("/run/secrets/token", "t")];
     assert_eq!(boot(&kernel, &base, &additions), ["new deep t", "/run 755 755 755"]);
 }

@@ -55,7 +55,9 @@ pub enum InitrdError {
     )]
     NotAnArchive,
     /// The image's initrd has absurdly many files.
-    #[error("cannot add files to the image's initrd: it has more than a million files")]
+    #[error(
+        "cannot add files to the image's initrd: it has more than a million files, or names of more than 64 MiB"
+    )]
     TooManyFiles,
     /// Something is to be put below a file.
     #[error("cannot add {path:?} to the image's initrd: something on its way is not a directory")]
@@ -138,7 +140,7 @@ pub fn compose(
     let plan = place(&index, additions)?;
     let keep = match dialect {
         Dialect::Appended => keep,
-        Dialect::Single => without(&index, keep, &plan)?,
+        Dialect::Single => without(&index, keep, &plan),
     };
     let mut written = 0;
     for (from, to) in keep {
@@ -150,6 +152,11 @@ pub fn compose(
     let mut write = || -> io::Result<()> {
         // An archive begins at a multiple of four bytes, or the kernel misses it.
         pad(out, usize::try_from(written % 4).unwrap_or(0))?;
+        if index.rest == Rest::Opaque {
+            // LZ4's legacy format has no end: the kernel reads on until a block's length, four bytes, is zero
+            // (lib/decompress_unlz4.c since Linux 5.11). To all others these are zeros between two archives.
+            out.write_all(&[0; 4])?;
+        }
         write_archive(&index, &plan, dialect, out)
     };
     write().map_err(|source| InitrdError::Write { source })
@@ -166,6 +173,15 @@ enum Planned<'a> {
     Addition(&'a Addition),
 }
 
+impl Planned<'_> {
+    fn is_directory(&self) -> bool {
+        match self {
+            Self::Parent { .. } => true,
+            Self::Addition(addition) => addition.content == Content::Directory,
+        }
+    }
+}
+
 /// Finds the place of every addition, behind the links of the base, and the directories that are missing on the way.
 fn place<'a>(index: &Index, additions: &'a [Addition]) -> Result<Plan<'a>, InitrdError> {
     let mut plan: Plan<'_> = BTreeMap::new();
@@ -180,11 +196,7 @@ fn place<'a>(index: &Index, additions: &'a [Addition]) -> Result<Plan<'a>, Initr
                 parent
             }
         };
-        let name = join(&parent, &name);
-        let is_directory = |p: &Planned<'_>| match p {
-            Planned::Parent { .. } => true,
-            Planned::Addition(a) => a.content == Content::Directory,
-        };
+        let mut name = join(&parent, &name);
         if addition.content != Content::Directory {
             // A file in place of a directory that has something in it would swallow that.
             let below = join(&name, b"");
@@ -192,12 +204,45 @@ fn place<'a>(index: &Index, additions: &'a [Addition]) -> Result<Plan<'a>, Initr
             if occupied || matches!(index.get(&name).map(|e| &e.kind), Some(Kind::Directory)) {
                 return Err(blocked());
             }
-        } else if plan.get(&name).is_some_and(|p| !is_directory(p)) {
+        } else if plan.get(&name).is_some_and(|planned| !planned.is_directory()) {
             return Err(blocked());
+        } else if matches!(index.get(&name).map(|e| &e.kind), Some(Kind::Link(_))) {
+            // A directory record would replace the link, while what is put into the directory goes where it leads.
+            name = match index.directory(&name) {
+                Place::NotADirectory => return Err(blocked()),
+                Place::Directory(behind) => behind,
+                Place::Missing(behind) => {
+                    make_parents(index, parent_of(&behind), addition, &mut plan)?;
+                    behind
+                }
+            };
+            if plan.get(&name).is_some_and(|planned| !planned.is_directory()) {
+                return Err(blocked());
+            }
+            if name.is_empty() {
+                // The root itself, which is always there.
+                continue;
+            }
+        } else if index.get(&name).is_none() && perhaps_a_link(index, &name) {
+            return Err(InitrdError::PerhapsALink { path: addition.path.clone() });
+        }
+        if index.get(&name).is_some_and(|entry| entry.kind == Kind::File && entry.links > 1) {
+            // A second archive would write through the link into the other names; to leave the record out of a single one
+            // could leave out their content.
+            return Err(InitrdError::Shared { path: addition.path.clone() });
         }
         plan.insert(name, Planned::Addition(addition));
     }
     Ok(plan)
+}
+
+/// Whether `name`, which the index does not have, may be a link in what could not be read.
+fn perhaps_a_link(index: &Index, name: &[u8]) -> bool {
+    index.rest == Rest::Opaque && OFTEN_LINKS.contains(&name)
+}
+
+fn parent_of(name: &[u8]) -> &[u8] {
+    &name[..name.iter().rposition(|b| *b == b'/').unwrap_or(0)]
 }
 
 /// Plans every directory on the way to `parent` that the base does not have for certain.
@@ -207,6 +252,9 @@ fn make_parents<'a>(
     addition: &Addition,
     plan: &mut Plan<'a>,
 ) -> Result<(), InitrdError> {
+    if parent.is_empty() {
+        return Ok(());
+    }
     let ends = parent.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([parent.len()]);
     for end in ends {
         let directory = &parent[..end];
@@ -219,7 +267,7 @@ fn make_parents<'a>(
         if index.get(directory).is_some() {
             continue;
         }
-        if index.rest == Rest::Opaque && OFTEN_LINKS.contains(&directory) {
+        if perhaps_a_link(index, directory) {
             return Err(InitrdError::PerhapsALink { path: addition.path.clone() });
         }
         // In a compressed base the directory may exist, and then gets this mode.
@@ -233,16 +281,14 @@ fn make_parents<'a>(
     Ok(())
 }
 
-/// The parts of the base to keep: `keep` without the records that the plan replaces.
-fn without(index: &Index, keep: Vec<(u64, u64)>, plan: &Plan<'_>) -> Result<Vec<(u64, u64)>, InitrdError> {
-    let mut holes = Vec::new();
-    for (name, planned) in plan {
-        let (Some(entry), Planned::Addition(addition)) = (index.get(name), planned) else { continue };
-        if entry.kind == Kind::File && entry.links > 1 {
-            return Err(InitrdError::Shared { path: addition.path.clone() });
-        }
-        holes.push(entry.span);
-    }
+/// The parts of the base to keep: `keep` without the records that the plan replaces. A directory's record stays, because
+/// what is in the directory comes after it; the later one only changes its mode (`extract_dir` in Unikraft's `ukcpio`).
+fn without(index: &Index, keep: Vec<(u64, u64)>, plan: &Plan<'_>) -> Vec<(u64, u64)> {
+    let replaced = plan.iter().filter_map(|(name, planned)| {
+        let entry = index.get(name)?;
+        (entry.kind != Kind::Directory || !planned.is_directory()).then_some(entry.span)
+    });
+    let mut holes: Vec<_> = replaced.collect();
     holes.sort_unstable();
     let mut kept = Vec::new();
     for (mut from, to) in keep {
@@ -254,7 +300,7 @@ fn without(index: &Index, keep: Vec<(u64, u64)>, plan: &Plan<'_>) -> Result<Vec<
         }
         kept.push((from, to));
     }
-    Ok(kept)
+    kept
 }
 
 fn write_archive(index: &Index, plan: &Plan<'_>, dialect: Dialect, out: &mut impl Write) -> io::Result<()> {

@@ -8,6 +8,9 @@ use super::newc::{DIRECTORY, LINK, LONGEST_NAME, REGULAR, Record, TRAILER, TYPE}
 /// More records than any real initrd has; a hostile one could otherwise fill the memory with names.
 const MOST_RECORDS: usize = 1 << 20;
 
+/// Bytes in all names and links' targets: as much as a million files with names of 64 bytes have.
+const MOST_NAMES: usize = 64 << 20;
+
 /// Most records are small, and their contents are skipped.
 const BUFFER: usize = 64 * 1024;
 
@@ -25,6 +28,8 @@ pub(super) struct Index {
     pub(super) rest: Rest,
     /// Length of the whole initrd.
     pub(super) length: u64,
+    /// Bytes in the names and targets so far.
+    names: usize,
 }
 
 /// What follows what was read.
@@ -64,7 +69,7 @@ pub(super) enum Place {
     NotADirectory,
 }
 
-/// The initrd has more records than can be remembered.
+/// The initrd has more records, or more in their names, than can be remembered.
 #[derive(Debug)]
 pub(super) struct TooMany;
 
@@ -94,6 +99,9 @@ impl Index {
             } else {
                 index.add(&record, (at, end), &mut content)?;
             }
+            if index.names > MOST_NAMES {
+                return Ok(Err(TooMany));
+            }
             let unread = i64::try_from(content.limit()).map_err(|_| io::ErrorKind::InvalidData)?;
             initrd.seek_relative(unread)?;
             at = end;
@@ -108,10 +116,12 @@ impl Index {
             LINK if usize::try_from(record.size).is_ok_and(|size| size < LONGEST_NAME) => {
                 let mut target = Vec::new();
                 content.take(u64::from(record.size)).read_to_end(&mut target)?;
+                self.names += target.len();
                 Kind::Link(target)
             }
             _ => Kind::Other,
         };
+        self.names += record.name.len();
         self.inodes.insert(record.inode);
         self.entries.insert(clean(&record.name), Entry { kind, links: record.links, span });
         Ok(())
