@@ -4,6 +4,8 @@
 //! - [`MountTable`] and [`mod@select`]: what is mounted, and which root file system the guest gets for which reasons.
 //! - [`block`]: a mounted block device, taken from the host for the guest, and given back.
 //! - [`initrd`]: an initrd with the container's own files added.
+//! - [`volumes`]: by which way each of the container's mounts reaches the guest, or why none does.
+//! - [`virtiofsd`]: the command line of the daemon that shares a directory with the guest.
 //! - [`root`]: the monitor's root file system: planned as data, prepared as detached mounts, attached in
 //!   the container's own mount namespace.
 //!
@@ -36,7 +38,6 @@ mod image;
 pub mod initrd;
 mod mounts;
 mod probe;
-mod remove;
 pub mod root;
 pub mod select;
 mod sys;
@@ -47,5 +48,4 @@ pub use access::Access;
 pub use image::{FileKind, Image, ImageError, ImageFile};
 pub use mounts::{DeviceNumber, Mount, MountId, MountTable, MountTableError, UnreadableLine};
 pub use probe::ProbeError;
-pub use remove::{RemoveError, remove_directory};
 pub use select::select;
