@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
         run: unified,
     },
     Test {
-        name: "docker::a_stop_reaches_the_guest_within_its_grace",
+        name: "docker::a_restart_and_a_stop_reach_the_guest_within_their_grace",
         needs: &[Need::Root, Need::Docker, Need::Qemu],
         run: asked,
     },
@@ -193,8 +193,11 @@ fn asked() -> Result<(), Failed> {
     let before = docker.world.inventory();
     docker.detach("guest", &[], &qemu(), &["hold", "exit=3"]);
     docker.prints("guest", "holding until told to stop");
-    docker.ok(&["stop", "--time", "30", "guest"]);
-    docker.prints("guest", "asked to stop by the power button");
+    docker.ok(&["restart", "--time", "60", "guest"]);
+    let times = |text: &str| docker.ok(&["logs", "guest"]).matches(text).count();
+    assert!(eventually(|| times("holding until told to stop") == 2), "{}", docker.world.log());
+    docker.ok(&["stop", "--time", "60", "guest"]);
+    assert!(eventually(|| times("asked to stop by the power button") == 2), "{}", docker.world.log());
     // isa-debug-exit reports (status << 1) | 1; killed, it would be 137.
     assert_eq!(docker.inspect("guest", ".State.ExitCode"), "7");
     docker.ok(&["rm", "guest"]);
