@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, readlinkat, unlinkat,
+};
 use rustix::io::Errno;
 
 /// How often a resolution that raced with a rename is tried again; the kernel then says `EAGAIN`.
@@ -17,14 +19,12 @@ const MOST_LINKS: u32 = 40;
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// What to do about a directory that is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missing {
-    Make,
+#[derive(Debug)]
+pub(crate) enum Missing<'a> {
+    /// Make it, and add it to these, outermost first: to this list too if a later one cannot be made.
+    Make(&'a mut Vec<PathBuf>),
     Fail,
 }
-
-/// A directory, and the directories that had to be made for it, outermost first.
-pub(crate) type Found = (OwnedFd, Vec<PathBuf>);
 
 /// Finds what `path` names below `root`, as if `root` were `/`, without opening it (`O_PATH`).
 pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -39,10 +39,29 @@ pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Owne
 }
 
 /// The directory that holds `path` below `root`.
-pub(crate) fn parent(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> rustix::io::Result<Found> {
-    let mut made = Vec::new();
-    let dir = directory(root, path.parent().unwrap_or(Path::new("")), missing, &mut made, MOST_LINKS)?;
-    Ok((dir, made))
+pub(crate) fn parent(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    mut missing: Missing<'_>,
+) -> rustix::io::Result<OwnedFd> {
+    directory(root, path.parent().unwrap_or(Path::new("")), &mut missing, MOST_LINKS)
+}
+
+/// Removes the file or the empty directory that was made at `path` below `root`, if it is there.
+pub(crate) fn remove(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<()> {
+    let dir = match parent(root, path, Missing::Fail) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => found?,
+    };
+    let name = path.file_name().unwrap_or_default();
+    let removed = match unlinkat(&dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlinkat(&dir, name, AtFlags::REMOVEDIR),
+        other => other,
+    };
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Where `path` leads below `root` if its last component is a link to something that does not exist, and the path
@@ -80,8 +99,7 @@ pub(crate) fn make_directory(dir: impl AsFd, name: &OsStr) -> rustix::io::Result
 fn directory(
     root: BorrowedFd<'_>,
     path: &Path,
-    missing: Missing,
-    made: &mut Vec<PathBuf>,
+    missing: &mut Missing<'_>,
     links: u32,
 ) -> rustix::io::Result<OwnedFd> {
     let mut here = PathBuf::from(".");
@@ -89,17 +107,17 @@ fn directory(
     for part in path {
         let before = here.clone();
         here.push(part);
-        dir = match find(root, &here) {
-            Err(Errno::NOENT) if missing == Missing::Make => match link(&dir, part)? {
+        dir = match (find(root, &here), &mut *missing) {
+            (Err(Errno::NOENT), Missing::Make(made)) => match link(&dir, part)? {
                 Some(_) if links == 0 => return Err(Errno::LOOP),
-                Some(to) => directory(root, &follow(&before, &to), missing, made, links - 1)?,
+                Some(to) => directory(root, &follow(&before, &to), missing, links - 1)?,
                 None => {
                     let new = make_directory(&dir, part)?;
                     made.push(here.clone());
                     new
                 }
             },
-            found => found?,
+            (found, _) => found?,
         };
     }
     Ok(dir)

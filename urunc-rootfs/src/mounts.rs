@@ -40,7 +40,7 @@ pub struct Mount {
     /// Peer groups and the like, such as `shared:2`.
     pub optional: Vec<OsString>,
     /// Type of the file system, such as `ext4`.
-    pub fs_type: String,
+    pub fs_type: OsString,
     /// What was mounted; its meaning depends on the file system.
     pub source: OsString,
     /// Options of the file system.
@@ -186,7 +186,8 @@ fn parse_line(line: &[u8]) -> Result<Mount, &'static str> {
             field => optional.push(unescape(field)),
         }
     }
-    let fs_type = String::from_utf8(next("file system type")?.to_vec()).map_err(|_| "file system type")?;
+    // With a FUSE file system's subtype, which whoever mounts it chooses.
+    let fs_type = unescape(next("file system type")?);
     // The source may be empty, and file systems print their options as they like: the rest of the line.
     let source = unescape(fields.next().ok_or("source")?);
     let rest: Vec<&[u8]> = fields.collect();

@@ -29,7 +29,8 @@ impl ContainerRootfs {
     /// If the kernel does not tell.
     pub fn probe(image: &Image, table: &MountTable) -> Result<Self, ProbeError> {
         let cannot = |source| ProbeError { path: image.path().to_path_buf(), source };
-        let Some(mount) = mount_rooted_at(image, table).map_err(cannot)? else { return Ok(Self::Directory) };
+        let (_, mount) = mount_of(image, table).map_err(cannot)?;
+        let Some(mount) = mount else { return Ok(Self::Directory) };
         Ok(Self::Mount(Box::new(as_mounted(mount, table))))
     }
 }
@@ -43,18 +44,17 @@ pub(crate) fn as_mounted(mount: &Mount, table: &MountTable) -> MountedRootfs {
     MountedRootfs { mount: mount.clone(), node: block_node(mount), also_at, table }
 }
 
-/// The mount whose root `directory` is, if it is one.
-pub(crate) fn mount_rooted_at(directory: impl AsFd, table: &MountTable) -> io::Result<Option<&Mount>> {
-    let stat = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+/// The mount that a file or directory lies in, and what the table says of it if `place` is its root.
+pub(crate) fn mount_of(place: impl AsFd, table: &MountTable) -> io::Result<(MountId, Option<&Mount>)> {
+    let stat = statx(place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     // Linux 5.8, both.
     let known = StatxAttributes::from_bits_retain(stat.stx_attributes_mask.bits());
     if !known.contains(StatxAttributes::MOUNT_ROOT) || stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-        return Ok(None);
-    }
-    Ok(table.get(MountId(stat.stx_mnt_id)))
+    let id = MountId(stat.stx_mnt_id);
+    let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok((id, table.get(id).filter(|_| is_root)))
 }
 
 /// The node of the block device that is mounted: the source if it is that device, else what the kernel calls it.

@@ -8,8 +8,8 @@
 //!
 //! `prepare` does everything that can fail for a reason that the user can mend: it opens every host path,
 //! fills the tmpfs trees and keeps them as *detached* mounts, which no path leads to and which die with the
-//! process. `attach` only moves them into place and pivots. Nothing of this ever touches the host's disk,
-//! so nothing is left to delete.
+//! process. `attach` only moves them into place and pivots. The host's disk is not touched, so nothing is left to
+//! delete, with one exception: what a shared directory lacks to mount something on is made there ([`MountPoint`]).
 
 mod attach;
 mod error;
@@ -29,6 +29,6 @@ pub use needs::{
     Scratch, Source, Tmpfs, Use,
 };
 pub use plan::{Entry, MonitorRoot, PlanError, plan};
-pub use prepare::{Handle, PreparedRoot};
+pub use prepare::{Handle, MountPoint, PreparedRoot};
 pub use share::{PreparedShare, SharedTree};
 pub use target::{BadTarget, Target};

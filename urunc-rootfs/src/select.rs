@@ -153,8 +153,8 @@ pub(crate) fn as_disk(rootfs: &MountedRootfs, guest: &GuestSupport) -> Result<Pa
     if mount.root != Path::new("/") {
         return Err(Reason::PartOfFileSystem(mount.root.clone()));
     }
-    if !guest.file_systems.contains(&mount.fs_type) {
-        return Err(Reason::FileSystem(mount.fs_type.clone()));
+    if !guest.file_systems.iter().any(|known| mount.fs_type == **known) {
+        return Err(Reason::FileSystem(mount.fs_type.to_string_lossy().into_owned()));
     }
     let node = node.clone().ok_or(Reason::NotABlockDevice(mount.device))?;
     match (also_at.first(), table) {

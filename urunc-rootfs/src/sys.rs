@@ -1,11 +1,13 @@
 //! System calls that `rustix` does not wrap; the only unsafe code of the crate.
 #![expect(
     unsafe_code,
-    reason = "mount_setattr(2), close_range(2) and the loop ioctls are in neither std nor rustix 1.1"
+    reason = "mount_setattr(2), close_range(2), file handles and the loop ioctls are in neither std nor rustix 1.1"
 )]
 
+use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
@@ -45,6 +47,62 @@ pub(crate) fn mount_setattr_recursive(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A file as the file system itself knows it (`open_by_handle_at(2)`), whatever its names, and beyond an unmount.
+#[repr(C)]
+#[derive(Clone)]
+pub(crate) struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; LARGEST_HANDLE],
+}
+
+/// `MAX_HANDLE_SZ`.
+const LARGEST_HANDLE: usize = 128;
+
+impl std::fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileHandle({}, {} bytes)", self.kind, self.bytes)
+    }
+}
+
+/// The handle of the file `name` in `dir`; a link is not followed.
+pub(crate) fn handle_of(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<FileHandle> {
+    let name = CString::new(name.as_bytes())?;
+    let mut handle = FileHandle { bytes: 128, kind: 0, handle: [0; LARGEST_HANDLE] };
+    let mut mount_id: libc::c_int = 0;
+    // SAFETY: `dir` is open; the name is a C string; `handle` has the layout of `struct file_handle` with as much room as its
+    // first field says; the last pointer is to a live integer. The kernel keeps none of them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            &raw mut handle,
+            &raw mut mount_id,
+            0,
+        )
+    };
+    if result == 0 { Ok(handle) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens the place (`O_PATH`) of the file with this handle in the file system that `inside`, itself no mere place, is in.
+pub(crate) fn open_by_handle(inside: BorrowedFd<'_>, handle: &FileHandle) -> io::Result<OwnedFd> {
+    // SAFETY: `inside` is open; `handle` is a whole `struct file_handle`, which the kernel only reads.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            inside.as_raw_fd(),
+            std::ptr::from_ref(handle),
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    match RawFd::try_from(result) {
+        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        Ok(number) if number >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Closes many descriptors in few system calls: those with numbers in a row together.

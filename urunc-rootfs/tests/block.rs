@@ -66,7 +66,7 @@ fn plan(disk: &LoopDisk, point: &Path, afterwards: Afterwards) -> Handover {
 }
 
 /// Everything of a mount that whoever made it chose.
-fn chosen(mount: &Mount) -> (PathBuf, String, Vec<OsString>, Vec<OsString>, bool) {
+fn chosen(mount: &Mount) -> (PathBuf, OsString, Vec<OsString>, Vec<OsString>, bool) {
     let Mount { point, fs_type, options, super_options, .. } = mount.clone();
     (point, fs_type, options, super_options, mount.is_shared())
 }

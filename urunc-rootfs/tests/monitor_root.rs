@@ -60,7 +60,11 @@ fn needs() -> Needs {
 }
 
 fn node(path: &str, major: u32, minor: u32) -> DeviceNode {
-    DeviceNode { target: place(path), device: Device { kind: DeviceKind::Char, major, minor } }
+    DeviceNode {
+        target: place(path),
+        device: Device { kind: DeviceKind::Char, major, minor },
+        access: Access::ReadWrite,
+    }
 }
 
 fn planned(needs: &Needs) -> MonitorRoot {
@@ -100,7 +104,9 @@ fn the_monitor_sees_what_was_planned_and_nothing_else() {
     let (top, dev, real_usr) = in_own_mounts(|| {
         // Whatever the umask.
         rustix::process::umask(Mode::from_raw_mode(0o777));
-        let prepared = planned(&needs()).prepare(&[]).unwrap();
+        let mut needs = needs();
+        needs.devices.push(DeviceNode { access: Access::ReadOnly, ..node("/dev/zero", 1, 5) });
+        let prepared = planned(&needs).prepare(&[]).unwrap();
         let usr = fs::metadata("/usr").unwrap().ino();
         in_child(|| {
             enter_own_mounts();
@@ -128,9 +134,15 @@ fn the_monitor_sees_what_was_planned_and_nothing_else() {
     assert_eq!(top, expected);
     assert_eq!(
         dev,
-        ["/dev/net 40755 0:0", "/dev/net/tun 20600 4321:8765", "/dev/null 20600 4321:8765"]
-            .map(String::from)
-            .into()
+        [
+            "/dev/net 40755 0:0",
+            "/dev/net/tun 20600 4321:8765",
+            "/dev/null 20600 4321:8765",
+            // The node of a read-only disk was writable.
+            "/dev/zero 20400 4321:8765",
+        ]
+        .map(String::from)
+        .into()
     );
     assert!(real_usr);
 }

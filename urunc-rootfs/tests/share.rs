@@ -24,6 +24,7 @@ fn main() -> std::process::ExitCode {
         volumes_appear_in_the_shared_tree_and_only_there,
         a_read_only_tree_still_gets_places_for_its_volumes,
         links_of_the_image_that_lead_nowhere_are_places_too,
+        what_was_made_to_mount_on_can_be_removed_again,
         a_tmpfs_is_in_memory_and_can_hold_other_volumes,
         virtiofsd_shares_the_tree_as_planned,
     ])
@@ -55,7 +56,10 @@ fn volumes_appear_in_the_shared_tree_and_only_there() {
             bind(&volume.join("key"), "/etc/config/key", Use::Data),
             bind(&volume, "/data", Use::Share(Access::ReadWrite)),
         ];
-        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds).unwrap().prepare().unwrap();
+        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds)
+            .unwrap()
+            .prepare(&mut Vec::new())
+            .unwrap();
         let look = || {
             let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
             ["etc/os-release", "etc/config/key", "data/key"].map(read)
@@ -82,7 +86,10 @@ fn a_read_only_tree_still_gets_places_for_its_volumes() {
         let dir = tempfile::tempdir().unwrap();
         let (root, volume) = bundle(dir.path());
         let binds = vec![bind(&volume, "/data", Use::Share(Access::ReadWrite))];
-        let prepared = SharedTree::plan(root.clone(), Access::ReadOnly, binds).unwrap().prepare().unwrap();
+        let prepared = SharedTree::plan(root.clone(), Access::ReadOnly, binds)
+            .unwrap()
+            .prepare(&mut Vec::new())
+            .unwrap();
         in_child(|| {
             enter_own_mounts();
             prepared.attach().unwrap();
@@ -108,7 +115,10 @@ fn a_tmpfs_is_in_memory_and_can_hold_other_volumes() {
             access: Use::Share(Access::ReadWrite),
         };
         let binds = vec![bind(&volume, "/scratch/data", Use::Data), memory];
-        let prepared = SharedTree::plan(root.clone(), Access::ReadOnly, binds).unwrap().prepare().unwrap();
+        let prepared = SharedTree::plan(root.clone(), Access::ReadOnly, binds)
+            .unwrap()
+            .prepare(&mut Vec::new())
+            .unwrap();
         let inside = in_child(|| {
             enter_own_mounts();
             prepared.attach().unwrap();
@@ -146,10 +156,15 @@ fn links_of_the_image_that_lead_nowhere_are_places_too() {
         let key = volume.join("key");
         let binds =
             ["/etc/resolv.conf", "/var/run/secrets/token", "/etc/out"].map(|to| bind(&key, to, Use::Data));
-        let prepared =
-            SharedTree::plan(root.clone(), Access::ReadWrite, binds.into()).unwrap().prepare().unwrap();
+        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds.into())
+            .unwrap()
+            .prepare(&mut Vec::new())
+            .unwrap();
         let round = vec![bind(&key, "/etc/round", Use::Data)];
-        let refused = SharedTree::plan(root.clone(), Access::ReadWrite, round).unwrap().prepare().is_err();
+        let refused = SharedTree::plan(root.clone(), Access::ReadWrite, round)
+            .unwrap()
+            .prepare(&mut Vec::new())
+            .is_err();
         let seen = in_child(|| {
             enter_own_mounts();
             prepared.attach().unwrap();
@@ -159,6 +174,54 @@ fn links_of_the_image_that_lead_nowhere_are_places_too() {
         (seen, refused, dir.path().join("outside").exists())
     });
     assert_eq!(seen, (["value"; 3].map(String::from), true, false));
+}
+
+fn what_was_made_to_mount_on_can_be_removed_again() {
+    // A create that failed left them in the image.
+    if !have_root() {
+        return;
+    }
+    let facts = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        std::os::unix::fs::symlink("../run/token", root.join("etc/token")).unwrap();
+        let listing = || {
+            let mut found = Vec::new();
+            let mut left = vec![root.clone()];
+            while let Some(directory) = left.pop() {
+                for entry in fs::read_dir(directory).unwrap().flatten() {
+                    found.push(entry.path());
+                    left.extend(Some(entry.path()).filter(|path| path.is_dir() && !path.is_symlink()));
+                }
+            }
+            found.sort();
+            found
+        };
+        let before = listing();
+        let mut binds = vec![
+            bind(&volume, "/data/deep/x", Use::Data),
+            bind(&volume.join("key"), "/etc/config/key", Use::Data),
+            bind(&volume.join("key"), "/etc/token", Use::Data),
+        ];
+        let mut made = Vec::new();
+        let whole = SharedTree::plan(root.clone(), Access::ReadOnly, binds.clone()).unwrap();
+        drop(whole.prepare(&mut made).unwrap());
+        let grown = listing().len() - before.len();
+        let removed = made.iter().rev().all(|point| point.remove().is_ok());
+        let first = (grown, removed, listing() == before);
+        // One that fails half-way, and in which something was written meanwhile.
+        binds.push(bind(&dir.path().join("missing"), "/z/z/z/z", Use::Data));
+        let mut made = Vec::new();
+        let partly = SharedTree::plan(root.clone(), Access::ReadOnly, binds).unwrap();
+        let failed = partly.prepare(&mut made).is_err();
+        fs::write(root.join("data/deep/x/precious"), "x").unwrap();
+        fs::write(root.join("run/token"), "x").unwrap();
+        let kept = made.iter().rev().filter(|point| point.remove().is_err()).count();
+        let precious = root.join("data/deep/x/precious").exists() && root.join("run/token").exists();
+        (first, failed, kept, precious, root.join("etc/config").exists())
+    });
+    // Of the second, `data`, `deep` and `x`, `run` and `token` stay.
+    assert_eq!(facts, ((7, true, true), true, 5, true, false));
 }
 
 fn virtiofsd() -> Option<PathBuf> {
@@ -180,7 +243,10 @@ fn virtiofsd_shares_the_tree_as_planned() {
         let dir = tempfile::tempdir().unwrap();
         let (root, volume) = bundle(dir.path());
         let binds = vec![bind(&volume, "/etc/config", Use::Data)];
-        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds).unwrap().prepare().unwrap();
+        let prepared = SharedTree::plan(root.clone(), Access::ReadWrite, binds)
+            .unwrap()
+            .prepare(&mut Vec::new())
+            .unwrap();
         let options = vec!["--cache".to_owned(), "always".to_owned(), "--sandbox=none".to_owned()];
         let (launch, _) = Virtiofsd { program, options }.plan(root, SocketNumber::FIRST).unwrap();
         let path = dir.path().join("socket");

@@ -30,6 +30,8 @@ fn main() -> std::process::ExitCode {
         what_was_copied_can_be_undone_to_the_last_byte,
         a_failed_copy_leaves_everything_as_it_was,
         the_same_files_can_be_copied_again,
+        whatever_belongs_to_a_replaced_file_comes_back_with_it,
+        directories_made_before_a_failure_are_removed,
     ])
 }
 
@@ -47,7 +49,7 @@ fn read(path: &Path, at: &str, limits: Limits) -> Result<BTreeMap<PathBuf, Conte
 }
 
 fn kind(path: &Path) -> SourceKind {
-    VolumeSource::open(path).unwrap().facts(&MountTable::read().unwrap(), limits()).unwrap().kind
+    VolumeSource::open(path).unwrap().facts(&MountTable::read().unwrap(), Some(limits())).unwrap().kind
 }
 
 fn bytes(text: &str) -> Content {
@@ -88,7 +90,8 @@ fn special_files_are_recognised_and_never_opened() {
     mknodat(CWD, dir.path().join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
     assert_eq!(kind(&dir.path().join("fifo")), SourceKind::Special(FileKind::Fifo));
     assert_eq!(kind(Path::new("/dev/zero")), SourceKind::Special(FileKind::CharDevice));
-    assert_eq!(kind(dir.path()), SourceKind::Directory(Extent::Large));
+    // It was said to be too large.
+    assert_eq!(kind(dir.path()), SourceKind::Directory(Extent::Holds(FileKind::Fifo)));
     for path in [dir.path(), &dir.path().join("fifo"), Path::new("/dev/zero")] {
         let refused = read(path, "/x", limits());
         assert!(matches!(refused, Err(SourceError::Special { .. })), "{refused:?}");
@@ -160,7 +163,7 @@ fn a_block_backed_source_is_known_as_one() {
         fs::create_dir(point.join("below")).unwrap();
         let table = MountTable::read().unwrap();
         let mounted =
-            |path: &Path| VolumeSource::open(path).unwrap().facts(&table, limits()).unwrap().mounted;
+            |path: &Path| VolumeSource::open(path).unwrap().facts(&table, Some(limits())).unwrap().mounted;
         let found = mounted(&point).unwrap();
         let below = mounted(&point.join("below")).is_none();
         rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
@@ -206,9 +209,9 @@ fn inventory(dir: &Path) -> BTreeMap<PathBuf, String> {
             found.extend(inventory(&path));
             String::new()
         } else {
-            format!("{} {}", m.mtime(), fs::read_to_string(&path).unwrap())
+            format!("{}.{} {}", m.mtime(), m.mtime_nsec(), fs::read_to_string(&path).unwrap())
         };
-        found.insert(path, format!("{:o} {}:{} {content}", m.mode(), m.uid(), m.gid()));
+        found.insert(path, format!("{:o} {}:{} {} {content}", m.mode(), m.uid(), m.gid(), m.nlink()));
     }
     found
 }
@@ -282,4 +285,48 @@ fn the_same_files_can_be_copied_again() {
     copy_into(&image, &additions).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("rootfs/etc/hosts")).unwrap(), "one");
     assert!(!dir.path().join("rootfs/etc/.urunc-unfinished").exists());
+}
+
+fn whatever_belongs_to_a_replaced_file_comes_back_with_it() {
+    // Extended attributes, a time's fractions and other names were lost.
+    if !have_root() {
+        return;
+    }
+    let (dir, image) = rootfs();
+    let root = dir.path().join("rootfs");
+    let named = root.join("etc/hosts");
+    fs::hard_link(&named, root.join("etc/other")).unwrap();
+    let alone = root.join("etc/alone");
+    fs::write(&alone, "alone").unwrap();
+    let attribute = |path: &Path| {
+        let mut value = [0; 16];
+        let length = rustix::fs::getxattr(path, "trusted.urunc", &mut value).unwrap();
+        value[..length].to_vec()
+    };
+    for path in [&named, &alone] {
+        let value = path.file_name().unwrap().as_encoded_bytes();
+        let set = rustix::fs::setxattr(path, "trusted.urunc", value, rustix::fs::XattrFlags::empty());
+        if !common::have("extended attributes", set.is_ok()) {
+            return;
+        }
+    }
+    let (before, inode) = (inventory(dir.path()), fs::metadata(&named).unwrap().ino());
+    let additions = ["/etc/hosts", "/etc/alone"].map(|path| addition(path, bytes("container")));
+    let copied = copy_into(&image, &additions).unwrap();
+    assert_eq!(fs::read_to_string(root.join("etc/other")).unwrap(), "image");
+    copied.undo(&image).unwrap();
+    assert_eq!((attribute(&named), attribute(&alone)), (b"hosts".to_vec(), b"alone".to_vec()));
+    // Where the file system has no handles, it is a file of its own.
+    if common::have("file handles", fs::metadata(&named).unwrap().ino() == inode) {
+        assert_eq!(inventory(dir.path()), before);
+    }
+}
+
+fn directories_made_before_a_failure_are_removed() {
+    let (dir, image) = rootfs();
+    let before = inventory(dir.path());
+    let too_long = format!("/a/b/{}/file", "x".repeat(300));
+    let error = copy_into(&image, &[addition(&too_long, bytes(""))]).unwrap_err();
+    assert!(matches!(error, CopyError::Copy { .. }), "{error:?}");
+    assert_eq!(inventory(dir.path()), before);
 }

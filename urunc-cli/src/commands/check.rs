@@ -151,6 +151,9 @@ fn inspect_bundle(findings: &mut Findings, config: &Config, bundle: &Path) {
             let text =
                 format!("a {} guest for {}: {}", rehearsal.guest, rehearsal.monitor, rehearsal.command);
             findings.add(Verdict::Good, "bundle", text);
+            for line in rehearsal.rootfs {
+                findings.add(Verdict::Good, "guest's rootfs", line);
+            }
             for warning in rehearsal.warnings {
                 findings.add(Verdict::Limited, "bundle", warning);
             }

@@ -150,7 +150,7 @@ impl Runtime {
         // Nothing of the image may be open while its file system is unmounted for the guest.
         drop(image);
         stamps.take(Step::Planned);
-        let mut held = Held::default();
+        let mut held = Held::new(bundle.spec.rootfs.clone());
         let given = Given { bundle: &bundle, limits: &limits, request, pid_file: pid_file.as_ref(), stamps };
         let result = bring_up(&mut locked, plan, &mut held, given);
         let error = match result {
@@ -272,13 +272,13 @@ fn bring_up(
     let Given { bundle, limits, request, pid_file, stamps } = given;
     let console = &request.console;
     let ContainerPlan { boot, root, mut disk, frozen, filters, .. } = plan;
-    let daemon = disk.daemon(locked.dir(), Owner { uid: frozen.uid, gid: frozen.gid })?;
+    let daemon = disk.daemon(locked.dir(), Owner { uid: frozen.uid, gid: frozen.gid }, held)?;
     let handles: Vec<Handle<'_>> = boot
         .iter()
         .map(|BootSource { name, file }| Handle { name, fd: file.as_fd() })
         .chain(disk.handles(daemon.as_ref()))
         .collect();
-    let root = root.prepare(&handles)?;
+    let root = root.prepare_noting(&handles, &mut held.points)?;
     drop(handles);
     drop(boot);
     disk.take(locked, held)?;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use urunc_rootfs::MountTable;
 use urunc_rootfs::root::{DeviceKind, Entry, MonitorRoot};
+use urunc_rootfs::{Access, MountTable};
 use urunc_state::{AbsolutePath, InvalidPath, Json, Origin, Pid, Record, Resource};
 use urunc_vmm::Monitor;
 
@@ -324,12 +324,12 @@ fn needed(root: &MonitorRoot) -> Vec<DeviceRule> {
         (5, Some(2)),
         (136, None),
     ];
-    let rule = |kind, major, minor| DeviceRule {
+    let rule = |kind, major, minor, access: &str| DeviceRule {
         permission: Permission::Allow,
         kind,
         major: Some(major),
         minor,
-        access: "rw".to_owned(),
+        access: access.to_owned(),
     };
     let nodes = root.entries.iter().flat_map(|entry| match entry {
         Entry::Devices { nodes, .. } => nodes.as_slice(),
@@ -340,14 +340,35 @@ fn needed(root: &MonitorRoot) -> Vec<DeviceRule> {
             DeviceKind::Block => NodeKind::Block,
             DeviceKind::Char => NodeKind::Char,
         };
-        rule(kind, node.device.major, Some(node.device.minor))
+        let access = match node.access {
+            Access::ReadOnly => "r",
+            Access::ReadWrite => "rw",
+        };
+        rule(kind, node.device.major, Some(node.device.minor), access)
     });
-    COMMON.into_iter().map(|(major, minor)| rule(NodeKind::Char, major, minor)).chain(nodes).collect()
+    let common = COMMON.into_iter().map(|(major, minor)| rule(NodeKind::Char, major, minor, "rw"));
+    common.chain(nodes).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use urunc_rootfs::root::{Device, DeviceNode, Owner, Target};
+
+    #[test]
+    fn a_disk_that_is_read_only_cannot_be_opened_for_writing() {
+        let node = |minor, access| DeviceNode {
+            target: Target::new(format!("/dev/{minor}")).unwrap(),
+            device: Device { kind: DeviceKind::Block, major: 7, minor },
+            access,
+        };
+        let nodes = vec![node(1, Access::ReadOnly), node(2, Access::ReadWrite)];
+        let entries = vec![Entry::Devices { target: Target::new("/dev").unwrap(), nodes }];
+        let rules = needed(&MonitorRoot { entries, owner: Owner { uid: 0, gid: 0 }, label: None });
+        let disks = rules.iter().filter(|rule| rule.kind == NodeKind::Block);
+        let seen: Vec<_> = disks.map(|rule| (rule.minor, rule.access.as_str())).collect();
+        assert_eq!(seen, [(Some(1), "r"), (Some(2), "rw")]);
+    }
 
     #[test]
     fn two_state_roots_never_share_a_default_group() {

@@ -16,7 +16,7 @@ use urunc_rootfs::root::{
     self, BootFile, ByteSize, Delivery, Device, DeviceNode, HostBind, HostLayout, MonitorRoot, Needs, Owner,
     Proc, Scratch, Source, Target, Use,
 };
-use urunc_rootfs::{Image, ImageError, MountTable};
+use urunc_rootfs::{Access, Image, ImageError, MountTable};
 use urunc_state::Record;
 use urunc_vmm::kernel::solo5::{self, DeviceKind};
 use urunc_vmm::kernel::{self, InspectError};
@@ -531,6 +531,8 @@ pub struct Rehearsal {
     pub monitor: Monitor,
     /// The monitor's command line, as far as it is known before the network.
     pub command: String,
+    /// Which root file system the guest gets, and why not each other: a line each.
+    pub rootfs: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -548,6 +550,7 @@ pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleEr
         guest: guest.guest,
         monitor: guest.monitor,
         command: words.collect::<Vec<_>>().join(" "),
+        rootfs: plan.disk.choice,
         warnings: plan.warnings.iter().map(ToString::to_string).chain(plan.disk.warnings).collect(),
     })
 }
@@ -601,5 +604,6 @@ fn device_node(path: &Path) -> Result<DeviceNode, PlanError> {
     Ok(DeviceNode {
         target: Target::new(path)?,
         device: Device { kind: root::DeviceKind::Char, major, minor },
+        access: Access::ReadWrite,
     })
 }

@@ -36,6 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "disk::a_guest_lives_in_a_directory_over_9p", needs: DRIVERS, run: nine_p },
     Test { name: "disk::a_virtiofsd_that_ends_fails_start", needs: LINUX, run: dead_virtiofsd },
     Test { name: "disk::a_failed_create_gives_everything_back", needs: LOOP, run: failed_create },
+    Test { name: "disk::a_failed_create_leaves_the_image_as_it_was", needs: LINUX, run: failed_share },
     Test {
         name: "disk::a_killed_create_gives_volumes_back_at_the_next_command",
         needs: LOOP,
@@ -515,6 +516,50 @@ fn failed_create() -> Result<(), Failed> {
     scene.create_ok(&bundle, "guest");
     scene.ok(&["delete", "--force", "guest"]);
     assert!(volume.join("one").exists(), "the volume has not come back");
+    passed()
+}
+
+/// The places for volumes that were made in the image stayed there.
+fn failed_share() -> Result<(), Failed> {
+    let scene = Scene::new();
+    let bundle = directory_bundle(&scene, "");
+    let rootfs = bundle.path.join("rootfs");
+    let volumes = Volumes::new(&scene);
+    volumes.mount(&bundle);
+    linux::bind(&bundle, &volumes.directory, "/new/deep", "ro");
+    let listing = || {
+        let mut found = vec![rootfs.clone()];
+        for at in 0.. {
+            let Some(directory) = found.get(at) else { break };
+            let entries = if directory.is_dir() { Some(fs::read_dir(directory).unwrap()) } else { None };
+            found.extend(entries.into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+        found.sort();
+        found
+    };
+    let before = (hash(&rootfs, &[]), listing());
+    let program = scene.script("exec sleep 1000");
+    let missing = scene.path("missing");
+    // By virtiofs, and, where there is no such program, by 9p.
+    for virtiofsd in [&program, &missing] {
+        scene.configure(&format!(
+            "[runtime]\nkvm = \"off\"\n[extra_binaries.virtiofsd]\npath = {virtiofsd:?}\n"
+        ));
+        // The last step before the container is created.
+        let arguments = ["create", "--pid-file", "/proc/1/nonexistent", "--bundle", bundle.str(), "guest"];
+        let output = scene.urunc(&arguments);
+        assert!(!output.status.success(), "{}", describe(&output));
+        assert_eq!((hash(&rootfs, &[]), listing()), before, "{}", describe(&output));
+        scene.create_ok(&bundle, "guest");
+        assert!(rootfs.join("new/deep").exists(), "volumes are not in the shared tree: this tests nothing");
+        scene.ok(&["delete", "--force", "guest"]);
+        for made in ["new/deep", "new", "etc/config/key", "etc/config", "etc/hosts", "data"] {
+            let made = rootfs.join(made);
+            let removed = if made.is_dir() { fs::remove_dir(&made) } else { fs::remove_file(&made) };
+            assert!(removed.is_ok() || !made.exists(), "{}", made.display());
+        }
+    }
+    scene.assert_clean();
     passed()
 }
 

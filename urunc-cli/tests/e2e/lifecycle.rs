@@ -353,6 +353,11 @@ fn check_and_spec() -> Result<(), Failed> {
     fs::copy(crate::scene::demo("demo"), format!("{bundle}/rootfs/boot/kernel")).unwrap();
     let text = scene.ok(&["check", "--bundle", bundle]);
     assert!(text.contains("a generic guest for qemu"), "{text}");
+    // And which root file system the guest would get, and why no other.
+    let rootfs: Vec<&str> = text.lines().filter(|line| line.contains("guest's rootfs")).collect();
+    assert!(rootfs[0].ends_with("no root file system"), "{text}");
+    let initrd = "not initrd from the image: not what the image asks for";
+    assert!(rootfs.len() == 6 && rootfs.iter().any(|line| line.ends_with(initrd)), "{text}");
     assert!(scene.fails(&["spec", "--bundle", bundle]).contains("config.json"));
     passed()
 }

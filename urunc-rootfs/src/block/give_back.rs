@@ -162,7 +162,7 @@ impl Handover {
 
     fn mount_again(&self) -> io::Result<()> {
         let Mount { point, options, super_options, fs_type, .. } = &self.mount;
-        let context = fsopen(fs_type.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let context = fsopen(fs_type.as_os_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", self.node.as_path())?;
         for option in super_options {
             let (key, value) = split(option);

@@ -128,7 +128,7 @@ fn line(m: &Mount) -> Vec<u8> {
         list(&m.options),
     ];
     fields.extend(m.optional.iter().map(|o| escape(o)));
-    fields.extend([b"-".to_vec(), m.fs_type.clone().into_bytes(), escape(&m.source), list(&m.super_options)]);
+    fields.extend([b"-".to_vec(), escape(&m.fs_type), escape(&m.source), list(&m.super_options)]);
     fields.join(&b' ')
 }
 
@@ -145,7 +145,7 @@ prop_compose! {
         point in bytes(1..40),
         options in proptest::collection::vec(bytes(1..10), 1..4),
         optional in proptest::collection::vec("(shared|master):[0-9]{1,4}", 0..3),
-        fs_type in "[a-z0-9.]{1,12}",
+        fs_type in bytes(1..12),
         source in bytes(0..40),
         super_options in proptest::collection::vec(bytes(1..30), 1..6),
     ) -> Mount {

@@ -88,13 +88,15 @@ pub enum Use {
     Share(Access),
 }
 
-/// A device node; the monitor owns it and nobody else may open it.
+/// A device node; the monitor owns it and nobody else may open it. A control group's device rules should say the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNode {
     /// Where it is, below `/dev`.
     pub target: Target,
     /// What it stands for.
     pub device: Device,
+    /// What the monitor may open it for.
+    pub access: Access,
 }
 
 /// A device number.

@@ -17,6 +17,8 @@ use super::needs::{ByteSize, DeviceNode, Source, Use};
 use super::plan::{Entry, MonitorRoot};
 use super::target::Target;
 use super::tree::{BindError, Nodes, Place, PointKind, Restriction, Tree, TreeKind, make_file, make_node};
+use crate::confined;
+use crate::image::FileKind;
 use crate::sys;
 
 /// Room on a tmpfs for directories, links and mount points, besides the files copied.
@@ -64,18 +66,60 @@ pub(super) struct PreparedPoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NamespaceId(u64, u64);
 
+/// A file or directory that was made in a directory of the host to mount something on. It stays when the container is
+/// gone, as with every runtime; one whose container never came to be should be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The directory of the host that is shared.
+    pub directory: PathBuf,
+    /// Where it is in there.
+    pub inside: PathBuf,
+}
+
+impl MountPoint {
+    /// Removes it, if it is empty. What was made later must go first.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn remove(&self) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, &self.directory, flags, Mode::empty())?;
+        let found = match confined::find(directory.as_fd(), &self.inside) {
+            Err(Errno::NOENT) => return Ok(()),
+            found => fstat(found?)?,
+        };
+        if FileKind::of(&found) != FileKind::Directory && found.st_size != 0 {
+            return Err(Errno::NOTEMPTY.into());
+        }
+        Ok(confined::remove(directory.as_fd(), &self.inside)?)
+    }
+}
+
 impl MonitorRoot {
     /// Opens, makes and restricts everything that the plan lists. `handles` are the descriptors that it names.
     ///
     /// # Errors
-    /// The first [`PrepareError`]; everything prepared so far is gone again.
+    /// The first [`PrepareError`]; everything prepared so far is gone again, but for mount points in shared directories.
     pub fn prepare(&self, handles: &[Handle<'_>]) -> Result<PreparedRoot, PrepareError> {
+        self.prepare_noting(handles, &mut Vec::new())
+    }
+
+    /// As [`MonitorRoot::prepare`], and adds to `made` what had to be made in directories of the host, parents first, even
+    /// if it fails.
+    ///
+    /// # Errors
+    /// As [`MonitorRoot::prepare`].
+    pub fn prepare_noting(
+        &self,
+        handles: &[Handle<'_>],
+        made: &mut Vec<MountPoint>,
+    ) -> Result<PreparedRoot, PrepareError> {
         let copied = self.entries.iter().map(|e| if let Entry::Copy { size, .. } = e { size.0 } else { 0 });
         // Each file fills whole pages, which the slack covers.
         let size = ByteSize(copied.fold(SLACK, u64::saturating_add));
         let root = Tree::sealed(size, Nodes::Dead, self.label.as_deref())
             .map_err(|source| PrepareError::Tmpfs { target: PathBuf::from("/"), source })?;
-        prepare(self, root, handles)
+        prepare(self, root, handles, made)
     }
 }
 
@@ -84,12 +128,13 @@ pub(super) fn prepare(
     plan: &MonitorRoot,
     root: Tree,
     handles: &[Handle<'_>],
+    made: &mut Vec<MountPoint>,
 ) -> Result<PreparedRoot, PrepareError> {
     let made_in = NamespaceId::current().map_err(|source| PrepareError::Namespace { source })?;
     let mut work = Work { plan, handles, root, mounts: Vec::new(), proc: None };
-    for entry in &plan.entries {
-        work.add(entry)?;
-    }
+    let added = plan.entries.iter().try_for_each(|entry| work.add(entry));
+    made.extend(work.made());
+    added?;
     // Only now: mount points were made in the trees until here.
     let Work { root, mounts, proc, .. } = work;
     let seal = |tree: Tree, target: &Path| {
@@ -145,6 +190,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// What was made in directories of the host so far.
+    fn made(&self) -> Vec<MountPoint> {
+        let trees = std::iter::once(&self.root).chain(self.mounts.iter().map(|(tree, _)| tree));
+        let made = trees.filter_map(|tree| Some((tree.source.as_ref()?, tree.made.borrow())));
+        made.flat_map(|(source, made)| {
+            let point = |inside: &PathBuf| MountPoint { directory: source.clone(), inside: inside.clone() };
+            made.iter().map(point).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
     fn add(&mut self, entry: &Entry) -> Result<(), PrepareError> {
         match entry {
             Entry::Link { target, to } => {
@@ -198,10 +254,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn node(&mut self, DeviceNode { target, device }: &DeviceNode) -> Result<(), PrepareError> {
+    fn node(&mut self, DeviceNode { target, device, access }: &DeviceNode) -> Result<(), PrepareError> {
         let cannot = |source| PrepareError::Node { target: target.clone(), source };
         let (dir, name) = self.parent(target)?;
-        match make_node(&dir, name, *device, self.plan.owner) {
+        match make_node(&dir, name, *device, *access, self.plan.owner) {
             // A user namespace may not make nodes; but it may bind the host's, with the host's owner and mode.
             Err(Errno::PERM) => {
                 let tree = Tree::bound(CWD, target.as_path(), TreeKind::BoundDevice)

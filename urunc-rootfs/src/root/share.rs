@@ -14,7 +14,7 @@ use super::attach::AttachError;
 use super::error::PrepareError;
 use super::needs::{HostBind, Owner, Use};
 use super::plan::{Entry, MonitorRoot, PlanError, arrange};
-use super::prepare::{PreparedRoot, prepare};
+use super::prepare::{MountPoint, PreparedRoot, prepare};
 use super::tree::{BindError, Tree, TreeKind};
 use crate::access::Access;
 
@@ -49,18 +49,19 @@ impl SharedTree {
         &self.root
     }
 
-    /// Opens everything and makes the places for it that the root lacks. These stay; nothing else is changed.
+    /// Opens everything and makes the places for it that the root lacks, which are added to `made`, parents first, even if it
+    /// fails. These stay; nothing else is changed.
     ///
     /// # Errors
     /// The first [`PrepareError`].
-    pub fn prepare(&self) -> Result<PreparedShare, PrepareError> {
+    pub fn prepare(&self, made: &mut Vec<MountPoint>) -> Result<PreparedShare, PrepareError> {
         let cannot_open =
             |source: io::Error| PrepareError::Open { source_name: self.root.display().to_string(), source };
         let root = Tree::bound(CWD, &self.root, TreeKind::Bound(Use::Share(self.access)));
         let root = root.map_err(|(BindError::Open(e) | BindError::Restrict(e))| cannot_open(e))?;
         let contents =
             MonitorRoot { entries: self.binds.clone(), owner: Owner { uid: 0, gid: 0 }, label: None };
-        Ok(PreparedShare { tree: prepare(&contents, root, &[])?, path: self.root.clone() })
+        Ok(PreparedShare { tree: prepare(&contents, root, &[], made)?, path: self.root.clone() })
     }
 }
 

@@ -3,10 +3,11 @@
 //! Trees of ours (tmpfs) are filled freely. Trees that were bound may hold anything, hostile links included:
 //! whatever is resolved in them stays below their root, and nothing is ever made in a read-only one.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, fstat, makedev, mknodat, openat,
@@ -32,6 +33,10 @@ pub(super) struct Tree {
     pub(super) kind: TreeKind,
     /// What could not be set on the detached mount, because the kernel is older than 5.12.
     pub(super) pending: Option<Restriction>,
+    /// What had to be made in it to mount something on; parents first.
+    pub(super) made: RefCell<Vec<PathBuf>>,
+    /// Where it is on the host, if it was bound by a path.
+    pub(super) source: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -86,7 +91,13 @@ impl Tree {
         let nodev =
             if nodes == Nodes::Dead { MountAttrFlags::MOUNT_ATTR_NODEV } else { MountAttrFlags::empty() };
         let mount = tmpfs(&context, nodev)?;
-        Ok(Self { mount, kind: TreeKind::Sealed { context }, pending: None })
+        Ok(Self {
+            mount,
+            kind: TreeKind::Sealed { context },
+            pending: None,
+            made: RefCell::default(),
+            source: None,
+        })
     }
 
     /// A tmpfs that only `owner` may enter.
@@ -96,7 +107,7 @@ impl Tree {
         fsconfig_set_string(&context, "uid", owner.uid.to_string())?;
         fsconfig_set_string(&context, "gid", owner.gid.to_string())?;
         let mount = tmpfs(&context, MountAttrFlags::MOUNT_ATTR_NODEV)?;
-        Ok(Self { mount, kind: TreeKind::Scratch, pending: None })
+        Ok(Self { mount, kind: TreeKind::Scratch, pending: None, made: RefCell::default(), source: None })
     }
 
     /// A tmpfs that is given to the guest.
@@ -113,7 +124,7 @@ impl Tree {
         fsconfig_set_string(&context, "uid", owner.uid.to_string())?;
         fsconfig_set_string(&context, "gid", owner.gid.to_string())?;
         let mount = tmpfs(&context, MountAttrFlags::MOUNT_ATTR_NODEV)?;
-        Ok(Self { mount, kind: TreeKind::Scratch, pending: None })
+        Ok(Self { mount, kind: TreeKind::Scratch, pending: None, made: RefCell::default(), source: None })
     }
 
     /// A clone of what `path` names, seen from `at`; an empty path means `at` itself.
@@ -127,17 +138,18 @@ impl Tree {
             };
             open_tree(at, path, flags | empty).map_err(|e| BindError::Open(e.into()))
         };
+        let source = (!path.as_os_str().is_empty()).then(|| path.to_path_buf());
         let restriction = Restriction::on(&kind);
         let mount = clone(OpenTreeFlags::AT_RECURSIVE)?;
         // What grows is read-only only when it has grown.
         let later = if kind.grows() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
         match sys::mount_setattr_recursive(mount.as_fd(), restriction.flags - later, restriction.propagation)
         {
-            Ok(()) => Ok(Self { mount, kind, pending: None }),
+            Ok(()) => Ok(Self { mount, kind, pending: None, made: RefCell::default(), source }),
             Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
                 // Older than 5.12: only the topmost mount can be restricted, so what must be read-only is only that.
                 let mount = if kind.grows() { mount } else { clone(OpenTreeFlags::empty())? };
-                Ok(Self { mount, kind, pending: Some(restriction) })
+                Ok(Self { mount, kind, pending: Some(restriction), made: RefCell::default(), source })
             }
             Err(e) => Err(BindError::Restrict(e)),
         }
@@ -165,8 +177,9 @@ impl Tree {
         if let Some(place) = self.own_place(inside)? {
             return Ok(place);
         }
-        let missing = if self.kind.grows() { Missing::Make } else { Missing::Fail };
-        confined::parent(self.mount.as_fd(), inside, missing).map(|(dir, _)| Place::Opened(dir))
+        let mut made = self.made.borrow_mut();
+        let missing = if self.kind.grows() { Missing::Make(&mut made) } else { Missing::Fail };
+        confined::parent(self.mount.as_fd(), inside, missing).map(Place::Opened)
     }
 
     /// The same in a tmpfs that we fill ourselves. Nobody else can have put anything there, so that each directory is
@@ -212,10 +225,12 @@ impl Tree {
                 let inside = confined::missing_end(self.mount.as_fd(), inside)?;
                 let dir = self.parent(&inside)?;
                 let name = inside.file_name().ok_or(Errno::INVAL)?;
-                match kind {
+                let made = match kind {
                     PointKind::Directory => confined::make_directory(&dir, name)?,
                     PointKind::File => make_file(&dir, name, OFlags::RDONLY)?,
-                }
+                };
+                self.made.borrow_mut().push(inside);
+                made
             }
             found => found?,
         };
@@ -280,18 +295,22 @@ impl Restriction {
     }
 }
 
-/// Makes a device node that `owner` may read and write, and nobody else.
+/// Makes a device node that `owner` may use, and nobody else.
 pub(super) fn make_node(
     dir: impl AsFd,
     name: &OsStr,
     device: Device,
+    access: Access,
     owner: Owner,
 ) -> rustix::io::Result<()> {
     let kind = match device.kind {
         DeviceKind::Char => FileType::CharacterDevice,
         DeviceKind::Block => FileType::BlockDevice,
     };
-    let mode = Mode::RUSR | Mode::WUSR;
+    let mode = match access {
+        Access::ReadOnly => Mode::RUSR,
+        Access::ReadWrite => Mode::RUSR | Mode::WUSR,
+    };
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     mknodat(&dir, name, kind, mode, makedev(device.major, device.minor))?;
     chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;

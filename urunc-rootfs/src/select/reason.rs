@@ -67,6 +67,8 @@ pub enum Reason {
     AlsoMounted(PathBuf),
     /// Whether it is mounted elsewhere cannot be told.
     TableUnclear,
+    /// Another of the container's volumes, at this place in the guest, comes from the same file system.
+    AlsoVolume(PathBuf),
 }
 
 impl fmt::Display for Way {
@@ -102,6 +104,9 @@ impl fmt::Display for Reason {
             Self::FileSystem(fs) => write!(f, "the guest does not read the file system {fs}"),
             Self::NotABlockDevice(device) => write!(f, "its device {device} is no block device of this host"),
             Self::AlsoMounted(at) => write!(f, "the same file system is also mounted at {}", at.display()),
+            Self::AlsoVolume(at) => {
+                write!(f, "the volume at {} is from the same file system", at.display())
+            }
             Self::TableUnclear => f.write_str("the mount table has lines that could not be understood"),
         }
     }

@@ -3,7 +3,7 @@
 //! The file system is the container's own writable layer, and its contents are hostile: every destination is
 //! resolved below its root. What is replaced is remembered, so that a create that fails leaves it as it was.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,14 +11,16 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fstat, futimens, openat,
-    readlinkat, renameat, statat, symlinkat, unlinkat,
+    AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fgetxattr,
+    flistxattr, fsetxattr, fstat, futimens, linkat, openat, readlinkat, renameat, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::confined::{self, Missing};
 use crate::image::{FileKind, Image};
 use crate::initrd::{Addition, Content};
+use crate::sys::{self, FileHandle};
 
 /// A file larger than this is not replaced: it would have to be remembered.
 const REMEMBERED: u64 = 1 << 20;
@@ -68,7 +70,31 @@ pub struct Copied {
 #[derive(Debug)]
 enum Change {
     Made(PathBuf),
-    Replaced(Addition),
+    Replaced(Box<Remembered>),
+}
+
+/// A file or link that is no longer there, with all that belongs to it.
+#[derive(Debug)]
+struct Remembered {
+    path: PathBuf,
+    content: Content,
+    traits: Traits,
+    /// The file itself, if it has other names, so that it still exists.
+    inode: Option<FileHandle>,
+}
+
+/// Names and values.
+type Attributes = Vec<(CString, Vec<u8>)>;
+
+/// What a file has besides its content.
+#[derive(Debug)]
+struct Traits {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    times: Timestamps,
+    /// Extended attributes, access control lists among them.
+    attributes: Attributes,
 }
 
 /// Copies `additions` into the image's directory, each to its path there; what is at the place of a file is replaced.
@@ -94,10 +120,14 @@ impl Copied {
     pub fn undo(self, image: &Image) -> Result<(), CopyError> {
         for change in self.changes.into_iter().rev() {
             match change {
-                Change::Made(path) => remove(image, &path).map_err(|e| cannot_copy(&path, e))?,
+                Change::Made(path) => {
+                    let inside = path.strip_prefix("/").unwrap_or(&path);
+                    confined::remove(image.as_fd(), inside).map_err(|e| cannot_copy(&path, e.into()))?;
+                }
                 Change::Replaced(old) => {
-                    let (dir, _) = parent(image, &old.path).map_err(|e| cannot_copy(&old.path, e.into()))?;
-                    write(&dir, &old).map_err(|e| cannot_copy(&old.path, e))?;
+                    let dir = parent(image, &old.path, Missing::Fail);
+                    let dir = dir.map_err(|e| cannot_copy(&old.path, e.into()))?;
+                    old.put_back(&dir).map_err(|e| cannot_copy(&old.path, e))?;
                 }
             }
         }
@@ -107,8 +137,10 @@ impl Copied {
     fn put(&mut self, image: &Image, addition: &Addition) -> Result<(), CopyError> {
         let path = &addition.path;
         let cannot = |e: Errno| cannot_copy(path, e.into());
-        let (dir, made) = parent(image, path).map_err(cannot)?;
+        let mut made = Vec::new();
+        let dir = parent(image, path, Missing::Make(&mut made));
         self.changes.extend(made.into_iter().map(Change::Made));
+        let dir = dir.map_err(cannot)?;
         let name = path.file_name().ok_or_else(|| cannot(Errno::INVAL))?;
         let there = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Some(FileKind::of(&stat)),
@@ -122,38 +154,64 @@ impl Copied {
             (Some(kind @ FileKind::Directory), _) => return blocked(kind),
             (Some(kind @ (FileKind::Regular | FileKind::Link)), Content::File(_) | Content::Link(_)) => {
                 let old = remember(&dir, path, kind)?;
-                self.changes.push(Change::Replaced(old));
+                self.changes.push(Change::Replaced(Box::new(old)));
             }
             (Some(kind), _) => return blocked(kind),
             (None, _) => self.changes.push(Change::Made(path.clone())),
         }
-        write(&dir, addition).map_err(|e| cannot_copy(path, e))
+        let time = Timespec { tv_sec: i64::from(addition.mtime), tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let Addition { mode, uid, gid, .. } = *addition;
+        let traits = Traits { mode, uid, gid, times, attributes: Vec::new() };
+        write(&dir, path, &addition.content, &traits).map_err(|e| cannot_copy(path, e))
     }
 }
 
-/// The directory that holds `path`, and what had to be made for it.
-fn parent(image: &Image, path: &Path) -> rustix::io::Result<(OwnedFd, Vec<PathBuf>)> {
+impl Remembered {
+    fn put_back(&self, dir: &OwnedFd) -> io::Result<()> {
+        if let Some(inode) = &self.inode {
+            match self.link_back(dir, inode) {
+                Ok(()) => return Ok(()),
+                // Its other names are gone, too, or the file system cannot find it any more.
+                Err(error) => log::debug!("{:?} is put back as a file of its own: {error}", self.path),
+            }
+        }
+        write(dir, &self.path, &self.content, &self.traits)
+    }
+
+    fn link_back(&self, dir: &OwnedFd, inode: &FileHandle) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = sys::open_by_handle(openat(dir, ".", flags, Mode::empty())?.as_fd(), inode)?;
+        remove_unfinished(dir)?;
+        linkat(&file, "", dir, UNFINISHED, AtFlags::EMPTY_PATH)?;
+        Ok(renameat(dir, UNFINISHED, dir, self.path.file_name().unwrap_or_default())?)
+    }
+}
+
+/// The directory that holds `path`.
+fn parent(image: &Image, path: &Path, missing: Missing<'_>) -> rustix::io::Result<OwnedFd> {
     let inside = path.strip_prefix("/").map_err(|_| Errno::INVAL)?;
-    confined::parent(image.as_fd(), inside, Missing::Make)
+    confined::parent(image.as_fd(), inside, missing)
 }
 
 /// What is at `path` now.
-fn remember(dir: &OwnedFd, path: &Path, kind: FileKind) -> Result<Addition, CopyError> {
+fn remember(dir: &OwnedFd, path: &Path, kind: FileKind) -> Result<Remembered, CopyError> {
     let name = path.file_name().unwrap_or_default();
-    let look = || -> io::Result<(rustix::fs::Stat, Content)> {
+    let look = || -> io::Result<(Stat, Content, Attributes)> {
         if kind == FileKind::Link {
             let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let to = readlinkat(dir, name, Vec::new())?.into_bytes();
-            return Ok((stat, Content::Link(OsString::from_vec(to).into())));
+            return Ok((stat, Content::Link(OsString::from_vec(to).into()), Vec::new()));
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(dir, name, flags, Mode::empty())?);
         let stat = fstat(&file)?;
+        let attributes = attributes(&file)?;
         let mut content = Vec::new();
         file.take(REMEMBERED + 1).read_to_end(&mut content)?;
-        Ok((stat, Content::File(content)))
+        Ok((stat, Content::File(content), attributes))
     };
-    let (stat, content) = look().map_err(|e| cannot_copy(path, e))?;
+    let (stat, content, attributes) = look().map_err(|e| cannot_copy(path, e))?;
     match &content {
         Content::File(bytes) if u64::try_from(bytes.len()).is_ok_and(|n| n <= REMEMBERED) => {}
         Content::File(_) => {
@@ -162,29 +220,55 @@ fn remember(dir: &OwnedFd, path: &Path, kind: FileKind) -> Result<Addition, Copy
         }
         _ => {}
     }
-    let mtime = u32::try_from(stat.st_mtime).unwrap_or(0);
+    let nanoseconds = |n| i64::try_from(n).unwrap_or(0);
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: nanoseconds(stat.st_atime_nsec) },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: nanoseconds(stat.st_mtime_nsec) },
+    };
     let mode = stat.st_mode & 0o7777;
-    Ok(Addition { path: path.to_path_buf(), content, mode, uid: stat.st_uid, gid: stat.st_gid, mtime })
+    let traits = Traits { mode, uid: stat.st_uid, gid: stat.st_gid, times, attributes };
+    // Not every file system has handles; then it comes back as a file of its own.
+    let inode = (stat.st_nlink > 1).then(|| sys::handle_of(dir.as_fd(), name).ok()).flatten();
+    Ok(Remembered { path: path.to_path_buf(), content, traits, inode })
 }
 
-/// Puts `addition` at its name in `dir`; a file appears there complete or not at all.
-fn write(dir: &OwnedFd, addition: &Addition) -> io::Result<()> {
-    let Addition { path, content, mode, uid, gid, mtime } = addition;
+/// The extended attributes of `file`; none where the file system has no such thing.
+fn attributes(file: &File) -> io::Result<Attributes> {
+    // As much as the kernel gives (xattr(7)).
+    let mut names = vec![0; 64 * 1024];
+    let length = match flistxattr(file, &mut names) {
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        length => length?,
+    };
+    let mut value = vec![0; 64 * 1024];
+    let names = names[..length].split(|b| *b == 0).filter(|name| !name.is_empty());
+    let mut all = Vec::new();
+    for name in names {
+        let name = CString::new(name)?;
+        let length = fgetxattr(file, &name, &mut value)?;
+        all.push((name, value[..length].to_vec()));
+    }
+    Ok(all)
+}
+
+/// Puts `content` at the name of `path` in `dir`; a file appears there complete or not at all.
+fn write(dir: &OwnedFd, path: &Path, content: &Content, traits: &Traits) -> io::Result<()> {
+    let Traits { mode, uid, gid, times, attributes } = traits;
     let name = path.file_name().unwrap_or_default();
     let (uid, gid) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
     let own = |file: &OwnedFd| -> io::Result<()> {
         rustix::fs::fchown(file, uid, gid)?;
         fchmod(file, Mode::from_raw_mode(*mode))?;
-        let time = Timespec { tv_sec: i64::from(*mtime), tv_nsec: 0 };
-        Ok(futimens(file, &Timestamps { last_access: time, last_modification: time })?)
+        // A change of owner takes some of them away.
+        for (name, value) in attributes {
+            fsetxattr(file, name, value, XattrFlags::empty())?;
+        }
+        Ok(futimens(file, times)?)
     };
     if *content == Content::Directory {
         return own(&confined::make_directory(dir, name)?);
     }
-    match unlinkat(dir, UNFINISHED, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(e.into()),
-    }
+    remove_unfinished(dir)?;
     let make = || -> io::Result<()> {
         if let Content::File(bytes) = content {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -194,6 +278,7 @@ fn write(dir: &OwnedFd, addition: &Addition) -> io::Result<()> {
         } else if let Content::Link(to) = content {
             symlinkat(to.as_path(), dir, UNFINISHED)?;
             chownat(dir, UNFINISHED, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            utimensat(dir, UNFINISHED, times, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(renameat(dir, UNFINISHED, dir, name)?)
     };
@@ -203,22 +288,11 @@ fn write(dir: &OwnedFd, addition: &Addition) -> io::Result<()> {
     })
 }
 
-/// Removes what was made at `path`, if it is there.
-fn remove(image: &Image, path: &Path) -> io::Result<()> {
-    let path = path.strip_prefix("/").unwrap_or(path);
-    let dir = match confined::parent(image.as_fd(), path, Missing::Fail) {
-        Ok((dir, _)) => dir,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(e) => return Err(e.into()),
-    };
-    let name = path.file_name().unwrap_or_default();
-    let removed = match unlinkat(&dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => unlinkat(&dir, name, AtFlags::REMOVEDIR),
-        other => other,
-    };
-    match removed {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(e.into()),
+/// Removes what an attempt that was killed has left.
+fn remove_unfinished(dir: &OwnedFd) -> rustix::io::Result<()> {
+    match unlinkat(dir, UNFINISHED, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
     }
 }
 

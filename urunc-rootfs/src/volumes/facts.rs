@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
 use crate::image::FileKind;
+use crate::mounts::MountId;
 use crate::root::Tmpfs;
 use crate::select::MountedRootfs;
 
@@ -44,6 +45,8 @@ pub struct SourceFacts {
     pub kind: SourceKind,
     /// The mount whose root it is, if it is one.
     pub mounted: Option<Box<MountedRootfs>>,
+    /// The mount that it lies in.
+    pub lies_in: MountId,
 }
 
 /// What the source of a bind mount is.
@@ -64,6 +67,10 @@ pub enum SourceKind {
 pub enum Extent {
     /// Little enough to be copied: within the [`Limits`](super::Limits).
     Small,
-    /// More than that, or things that cannot be copied.
+    /// More than that, or nobody has looked, because nothing is to be copied.
     Large,
+    /// There is something like this in it, which cannot be copied.
+    Holds(FileKind),
+    /// Something in it cannot be read.
+    Unreadable,
 }

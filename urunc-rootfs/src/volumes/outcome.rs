@@ -69,7 +69,8 @@ pub enum Delivery {
         /// What it is; its size is limited by the guest's memory alone.
         tmpfs: Tmpfs,
     },
-    /// A copy of what is there when the container starts; later changes are not seen.
+    /// A copy; later changes are not seen. Into an initrd goes what is there when the container starts, into the container's
+    /// root file system what is there when it is created.
     Snapshot {
         /// Its path on the host.
         source: PathBuf,
@@ -143,6 +144,10 @@ pub enum Why {
         /// Why it cannot be a disk, if it is one.
         disk: Option<Reason>,
     },
+    /// It could only be copied, and something in it is neither a file nor a directory nor a link.
+    Holds(FileKind),
+    /// It could only be copied, and something in it cannot be read.
+    Unreadable,
     /// It is neither a file nor a directory.
     Special(FileKind),
     /// An empty directory in memory, which only the guest itself could make: its root is a disk.
@@ -261,6 +266,8 @@ impl fmt::Display for Why {
             Self::WritesWouldBeLost { .. } => {
                 f.write_str("the guest would get a copy and lose what it writes; mount it read-only")?;
             }
+            Self::Holds(kind) => write!(f, "it could only be copied, and {kind} in it cannot")?,
+            Self::Unreadable => f.write_str("it could only be copied, and something in it cannot be read")?,
             Self::Special(kind) => write!(f, "it is {kind}, neither a file nor a directory")?,
             Self::Tmpfs => f.write_str("a tmpfs must be mounted by the guest itself")?,
             Self::Destination => {

@@ -41,16 +41,32 @@ pub fn plan(
         }
     }
     for (n, volume) in volumes.iter().enumerate() {
-        // A later mount at the same place hides an earlier one.
-        if volumes[n + 1..].iter().any(|later| later.destination == volume.destination) {
+        if hidden(volumes, n) {
             continue;
         }
-        match deliver(volume, door, guest) {
+        match deliver(volume, neighbour(volumes, n), door, guest) {
             Ok(delivery) => plan.deliveries.push(delivery),
             Err(why) => plan.leave_out(&volume.destination, why, weight(volume)),
         }
     }
     plan
+}
+
+/// Whether a later mount at the same place hides the `n`th.
+fn hidden(volumes: &[Volume], n: usize) -> bool {
+    volumes[n + 1..].iter().any(|later| later.destination == volumes[n].destination)
+}
+
+/// Another volume whose source lies in the mount that is the `n`th's: it could not be read once that is unmounted, or what
+/// lies under the mount point would be read instead.
+fn neighbour(volumes: &[Volume], n: usize) -> Option<&Volume> {
+    let bind = |volume: &Volume| match &volume.origin {
+        Origin::Bind { facts, .. } => Some(facts.clone()),
+        Origin::Tmpfs(_) | Origin::Kernel => None,
+    };
+    let mount = bind(&volumes[n])?.mounted?.mount.id;
+    let others = volumes.iter().enumerate().filter(|(other, _)| *other != n && !hidden(volumes, *other));
+    others.map(|(_, volume)| volume).find(|volume| bind(volume).is_some_and(|facts| facts.lies_in == mount))
 }
 
 /// How files get into a guest.
@@ -63,7 +79,12 @@ enum Door {
     Closed,
 }
 
-fn deliver(volume: &Volume, door: Door, guest: &GuestSupport) -> Result<Delivery, Why> {
+fn deliver(
+    volume: &Volume,
+    neighbour: Option<&Volume>,
+    door: Door,
+    guest: &GuestSupport,
+) -> Result<Delivery, Why> {
     let destination = Target::new(&volume.destination).map_err(|_| Why::Destination)?;
     let access = volume.access;
     let (source, facts) = match &volume.origin {
@@ -88,12 +109,13 @@ fn deliver(volume: &Volume, door: Door, guest: &GuestSupport) -> Result<Delivery
     }
     let disk = match &facts.mounted {
         None => None,
-        Some(mounted) => match as_disk(mounted, guest) {
-            Ok(node) => {
+        Some(mounted) => match (as_disk(mounted, guest), neighbour) {
+            (Ok(_), Some(other)) => Some(Reason::AlsoVolume(other.destination.clone())),
+            (Ok(node), None) => {
                 let (id, mount) = (DiskId::of(&destination), Box::new(mounted.mount.clone()));
                 return Ok(Delivery::Disk { id, mount, node, destination, access });
             }
-            Err(reason) => Some(reason),
+            (Err(reason), _) => Some(reason),
         },
     };
     let medium = match door {
@@ -104,6 +126,12 @@ fn deliver(volume: &Volume, door: Door, guest: &GuestSupport) -> Result<Delivery
     match (facts.kind, access) {
         (SourceKind::File(Extent::Large) | SourceKind::Directory(Extent::Large), _) => {
             Err(Why::TooLarge { disk })
+        }
+        (SourceKind::File(Extent::Holds(kind)) | SourceKind::Directory(Extent::Holds(kind)), _) => {
+            Err(Why::Holds(kind))
+        }
+        (SourceKind::File(Extent::Unreadable) | SourceKind::Directory(Extent::Unreadable), _) => {
+            Err(Why::Unreadable)
         }
         (SourceKind::Directory(Extent::Small), Access::ReadWrite) => Err(Why::WritesWouldBeLost { disk }),
         _ => Ok(Delivery::Snapshot { source, destination, medium }),

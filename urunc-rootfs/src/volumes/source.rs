@@ -17,7 +17,7 @@ use super::facts::{Extent, SourceFacts, SourceKind};
 use crate::image::FileKind;
 use crate::initrd::{Addition, Content};
 use crate::mounts::MountTable;
-use crate::probe::{as_mounted, mount_rooted_at};
+use crate::probe::{as_mounted, mount_of};
 use crate::root::{ByteSize, Target};
 
 /// How much is copied at most from one volume.
@@ -114,23 +114,26 @@ impl VolumeSource {
         }
     }
 
-    /// What there is to decide on.
+    /// What there is to decide on. Without limits nothing is to be copied, and nobody looks how much there is.
     ///
     /// # Errors
     /// [`SourceError::Open`] if the kernel does not tell.
-    pub fn facts(&self, table: &MountTable, limits: Limits) -> Result<SourceFacts, SourceError> {
+    pub fn facts(&self, table: &MountTable, limits: Option<Limits>) -> Result<SourceFacts, SourceError> {
         let cannot = |source| SourceError::Open { path: self.path.clone(), source };
-        let extent = || match self.read_with(Path::new("/"), limits, Reading::Sizes) {
+        let look = |limits| match self.read_with(Path::new("/"), limits, Reading::Sizes) {
             Ok(_) => Extent::Small,
-            Err(_) => Extent::Large,
+            Err(SourceError::TooLarge { .. }) => Extent::Large,
+            Err(SourceError::Special { kind, .. }) => Extent::Holds(kind),
+            Err(SourceError::Open { .. } | SourceError::Read { .. }) => Extent::Unreadable,
         };
+        let extent = || limits.map_or(Extent::Large, look);
         let kind = match self.kind {
             FileKind::Regular => SourceKind::File(extent()),
             FileKind::Directory => SourceKind::Directory(extent()),
             special => SourceKind::Special(special),
         };
-        let mounted = mount_rooted_at(&self.fd, table).map_err(cannot)?;
-        Ok(SourceFacts { kind, mounted: mounted.map(|mount| Box::new(as_mounted(mount, table))) })
+        let (lies_in, mounted) = mount_of(&self.fd, table).map_err(cannot)?;
+        Ok(SourceFacts { kind, mounted: mounted.map(|mount| Box::new(as_mounted(mount, table))), lies_in })
     }
 
     /// Reads everything there is, to be put at `destination`.
@@ -208,6 +211,7 @@ impl Walk<'_> {
                 openat(dir, name, safe | flags, Mode::empty())
             };
             match FileKind::of(&stat) {
+                FileKind::Regular if self.reading == Reading::Sizes => self.count(&below, &stat)?,
                 FileKind::Regular => {
                     let file = open_it(OFlags::empty()).map_err(|e| self.cannot_read(&below, e))?;
                     // Between looking and opening somebody may have put something else there.
@@ -234,23 +238,31 @@ impl Walk<'_> {
         if kind != FileKind::Regular {
             return Err(self.special(inside, kind));
         }
+        if self.reading == Reading::Sizes {
+            return self.count(inside, stat);
+        }
         let left = self.limits.bytes.0.saturating_sub(self.bytes);
         let mut content = Vec::new();
-        let size = match self.reading {
-            Reading::Sizes => u64::try_from(stat.st_size).unwrap_or(u64::MAX),
-            Reading::Contents => {
-                let mut file = File::from(file);
-                let read = io::Seek::rewind(&mut file)
-                    .and_then(|()| file.take(left.saturating_add(1)).read_to_end(&mut content))
-                    .map_err(|e| self.io_error(inside, e))?;
-                u64::try_from(read).unwrap_or(u64::MAX)
-            }
-        };
-        if size > left {
+        let mut file = File::from(file);
+        let read = io::Seek::rewind(&mut file)
+            .and_then(|()| file.take(left.saturating_add(1)).read_to_end(&mut content))
+            .map_err(|e| self.io_error(inside, e))?;
+        self.add(u64::try_from(read).unwrap_or(u64::MAX))?;
+        self.push(inside, stat, Content::File(content))
+    }
+
+    /// Counts a file that is not opened: doing so can wake up a file system behind a network.
+    fn count(&mut self, inside: &Path, stat: &Stat) -> Result<(), SourceError> {
+        self.add(u64::try_from(stat.st_size).unwrap_or(u64::MAX))?;
+        self.push(inside, stat, Content::File(Vec::new()))
+    }
+
+    fn add(&mut self, size: u64) -> Result<(), SourceError> {
+        if size > self.limits.bytes.0.saturating_sub(self.bytes) {
             return Err(self.too_large());
         }
         self.bytes += size;
-        self.push(inside, stat, Content::File(content))
+        Ok(())
     }
 
     fn push(&mut self, inside: &Path, stat: &Stat, content: Content) -> Result<(), SourceError> {

@@ -47,6 +47,7 @@ pub(in crate::lifecycle) fn compose(
         parts.push((None, vec![file]));
     }
     let mut base = Image::open(rootfs)?.open_file(path)?.into_file();
+    fits(base.metadata().map_err(DiskError::Look)?.len(), machine)?;
     let dialect = support::dialect(guest).unwrap_or(Dialect::Appended);
     // What has no place in this initrd is left out, if it was not asked for; each attempt leaves out one part.
     let file = loop {
@@ -61,6 +62,13 @@ pub(in crate::lifecycle) fn compose(
         }
     };
     Ok(Some((COMPOSED_FD, sealed(file).map_err(DiskError::Memory)?)))
+}
+
+/// Whether `bytes` of files that end up in the host's memory fit into the guest, which loads all of them. They come from the
+/// image, and nobody's limit counts them.
+pub(super) fn fits(bytes: u64, machine: &Machine) -> Result<(), DiskError> {
+    let memory = machine.memory.as_bytes();
+    if bytes > memory { Err(DiskError::TooLarge { bytes, memory }) } else { Ok(()) }
 }
 
 /// Which part it is that cannot be added.

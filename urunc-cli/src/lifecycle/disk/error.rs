@@ -118,6 +118,17 @@ pub enum DiskError {
     /// The initrd cannot be kept in memory.
     #[error("cannot keep the guest's initrd in memory")]
     Memory(#[source] io::Error),
+    /// What the guest boots from does not fit into it.
+    #[error(
+        "cannot load {bytes} bytes of kernel and initrd into a guest with {memory} bytes of memory; raise \
+         linux.resources.memory.limit, or default_memory_mb of the monitor in the configuration"
+    )]
+    TooLarge {
+        /// The sizes of the files.
+        bytes: u64,
+        /// The guest's memory.
+        memory: u64,
+    },
     /// The size or the permissions of a file of the image cannot be told.
     #[error("cannot look at a file of the image")]
     Look(#[source] io::Error),

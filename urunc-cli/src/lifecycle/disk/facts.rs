@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use urunc_rootfs::root::{Owner, Tmpfs};
-use urunc_rootfs::select::{ContainerRootfs, Facts, MonitorSupport, MountRootfs, Support, Wish};
+use urunc_rootfs::select::{ContainerRootfs, Facts, MonitorSupport, MountRootfs, Selection, Support, Wish};
 use urunc_rootfs::volumes::{Limits, Origin, Volume, VolumeSource};
 use urunc_rootfs::{Access, Image, MountTable};
 use urunc_vmm::{Arch, Monitor};
@@ -86,16 +86,19 @@ fn virtiofsd(config: &Config, monitor: Monitor) -> Option<PathBuf> {
 }
 
 /// Looks at the specification's mounts. Relative sources are below the bundle, as for every runtime. The second list has
-/// those that nobody here can make.
+/// those that nobody here can make. Where everything is shared, nothing is copied, whatever its size.
 pub(super) fn volumes(
     bundle: &Bundle,
+    selection: &Selection,
     table: &MountTable,
 ) -> Result<(Vec<Volume>, Vec<DiskError>), DiskError> {
     let mut volumes = Vec::new();
     let mut strange = Vec::new();
+    let shared = matches!(selection, Selection::Virtiofs { .. } | Selection::NineP);
+    let limits = (!shared).then(Limits::default);
     for mount in &bundle.spec.mounts {
         let destination = mount.destination.clone();
-        match origin(mount, &bundle.path, table) {
+        match origin(mount, &bundle.path, limits, table) {
             Ok(origin) => volumes.push(Volume { destination, origin, access: access(&mount.options) }),
             Err(error @ DiskError::MountKind { .. }) => strange.push(error),
             Err(error) => return Err(error),
@@ -104,13 +107,18 @@ pub(super) fn volumes(
     Ok((volumes, strange))
 }
 
-fn origin(mount: &Mount, bundle: &Path, table: &MountTable) -> Result<Origin, DiskError> {
+fn origin(
+    mount: &Mount,
+    bundle: &Path,
+    limits: Option<Limits>,
+    table: &MountTable,
+) -> Result<Origin, DiskError> {
     let destination = || mount.destination.clone();
     if mount.is_bind() {
         let source =
             mount.source.as_ref().ok_or_else(|| DiskError::NoSource { destination: destination() })?;
         let path = bundle.join(source);
-        let facts = VolumeSource::open(&path)?.facts(table, Limits::default())?;
+        let facts = VolumeSource::open(&path)?.facts(table, limits)?;
         return Ok(Origin::Bind { path, facts });
     }
     match mount.kind.as_deref() {
@@ -157,7 +165,7 @@ mod tests {
     }
 
     fn origin_of(mount: &Mount) -> Result<Origin, DiskError> {
-        origin(mount, Path::new("/bundle"), &MountTable::default())
+        origin(mount, Path::new("/bundle"), None, &MountTable::default())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use urunc_rootfs::root::{
     BootFile, ByteSize, Delivery as FileDelivery, Device, DeviceKind, DeviceNode, Handle, HostBind, Needs,
     Proc, SharedTree, Source, Target, Tmpfs, Use,
 };
-use urunc_rootfs::select::{Selection, select};
+use urunc_rootfs::select::{Decision, Selection, select};
 use urunc_rootfs::virtiofsd::{DaemonLaunch, SocketNumber, Virtiofsd};
 use urunc_rootfs::volumes::{self, Delivery, DiskId, Medium, VolumePlan, Weight};
 use urunc_rootfs::{Access, Image, Mount, MountTable};
@@ -32,6 +32,8 @@ const ROOT_DISK: &str = "rootfs";
 const ROOT_SHARE: &str = "fs0";
 /// Where the monitor sees things.
 const INITRD: &str = "/boot/initrd";
+/// Name of the image's initrd among the descriptors that the monitor's root is made of.
+const INITRD_HANDLE: &str = "initrd";
 const SHARED: &str = "/share";
 /// Name of virtiofsd's socket among the descriptors that the monitor's root is made of.
 pub(super) const SOCKET_HANDLE: &str = "virtiofsd.sock";
@@ -91,6 +93,8 @@ pub(in crate::lifecycle) struct DiskPlan {
     /// Files of the image, under the names by which the monitor's root refers to them.
     pub(super) files: Vec<(String, File)>,
     pub(in crate::lifecycle) warnings: Vec<String>,
+    /// Which root file system was chosen, and why not each other: a line each.
+    pub(in crate::lifecycle) choice: Vec<String>,
     root: Root,
     disks: Vec<Disk>,
     volumes: Vec<Volume>,
@@ -118,13 +122,12 @@ pub(in crate::lifecycle) fn plan(
 ) -> Result<DiskPlan, DiskError> {
     let facts = facts::gather(guest, image, config, arch, mounts)?;
     let decision = select(&facts)?;
-    for passed_over in &decision.passed_over {
-        log::debug!("{passed_over}");
-    }
-    let (volumes, strange) = facts::volumes(bundle, mounts)?;
+    let choice = choice(&decision);
+    choice.iter().for_each(|line| log::debug!("{line}"));
+    let (volumes, strange) = facts::volumes(bundle, &decision.selection, mounts)?;
     let dialect = support::dialect(guest.guest);
     let reach = volumes::plan(&volumes, &facts.wish, &decision.selection, &facts.guest, dialect);
-    let mut plan = DiskPlan { rootfs: bundle.spec.rootfs.clone(), ..DiskPlan::default() };
+    let mut plan = DiskPlan { rootfs: bundle.spec.rootfs.clone(), choice, ..DiskPlan::default() };
     plan.warnings = undelivered(&reach, strange, config.runtime.undeliverable)?;
     let work = Work { bundle, guest, image, config, volumes: &volumes };
     work.root(&mut plan, &decision.selection, &reach)?;
@@ -135,6 +138,19 @@ pub(in crate::lifecycle) fn plan(
         first.declared_as.clone_from(&guest.solo5_block);
     }
     Ok(plan)
+}
+
+/// The choice of a root file system in words.
+fn choice(decision: &Decision) -> Vec<String> {
+    let what = match &decision.selection {
+        Selection::Initrd { path } | Selection::BlockImage { path } => format!(" ({})", path.display()),
+        Selection::BlockDevice { node, .. } => format!(" ({})", node.display()),
+        Selection::Virtiofs { program } => format!(" (by {})", program.display()),
+        Selection::NineP | Selection::Nothing => String::new(),
+    };
+    let chosen = format!("{}{what}", decision.selection.way());
+    let others = decision.passed_over.iter().map(|passed| format!("not {passed}"));
+    std::iter::once(chosen).chain(others).collect()
 }
 
 /// Refuses what does not reach the guest, or lists it.
@@ -176,11 +192,11 @@ impl Work<'_> {
             Selection::Initrd { path } => {
                 let file = self.open(path, annotations::INITRD)?;
                 plan.initrd = Some(BootFile {
-                    handle: "initrd".to_owned(),
+                    handle: INITRD_HANDLE.to_owned(),
                     target: Target::new(INITRD)?,
                     delivery: delivery(&self.bundle.spec.host_user, &file)?,
                 });
-                plan.files.push(("initrd".to_owned(), file));
+                plan.files.push((INITRD_HANDLE.to_owned(), file));
                 plan.frozen.initrd = Some(path.clone());
                 plan.root = Root::Initrd;
             }
@@ -195,7 +211,8 @@ impl Work<'_> {
                 }
                 let id: DeviceId = ROOT_DISK.parse()?;
                 plan.block_disk(id.clone(), mount, node, access, Whose::Container)?;
-                plan.root = Root::Disk { id, file_system: Some(mount.fs_type.clone()) };
+                plan.root =
+                    Root::Disk { id, file_system: Some(mount.fs_type.to_string_lossy().into_owned()) };
             }
             Selection::Virtiofs { program } => {
                 let configured = self.config.extra_binaries.get("virtiofsd");
@@ -344,7 +361,7 @@ impl DiskPlan {
             id,
             declared_as: None,
         });
-        self.nodes.push(DeviceNode { target, device });
+        self.nodes.push(DeviceNode { target, device, access });
         self.takes.push(Take { handover, access, whose });
         Ok(())
     }
@@ -387,7 +404,8 @@ impl DiskPlan {
     /// copied if the image's file system goes away, or if `user`, who runs the monitor, could not read it.
     ///
     /// # Errors
-    /// [`DiskError::Look`] if the kernel's size or permissions cannot be told.
+    /// [`DiskError::Look`] if the kernel's size or permissions cannot be told; [`DiskError::TooLarge`] if what would be held in
+    /// memory for the guest does not fit into it.
     pub(in crate::lifecycle) fn furnish(
         &mut self,
         needs: &mut Needs,
@@ -396,8 +414,18 @@ impl DiskPlan {
         user: &User,
     ) -> Result<(), DiskError> {
         let goes_away = self.takes.iter().any(|take| take.whose == Whose::Container);
+        let mut held = 0;
         if let Some(file) = needs.boot_files.first_mut() {
             file.delivery = if goes_away { copied(kernel)? } else { delivery(user, kernel)? };
+            if let FileDelivery::Copy { size } = file.delivery {
+                held = size.0;
+            }
+        }
+        if let Some((_, initrd)) = self.files.iter().find(|(name, _)| name == INITRD_HANDLE) {
+            let size = initrd.metadata().map_err(DiskError::Look)?.len();
+            super::compose::fits(size.saturating_add(held), machine)?;
+        } else {
+            super::compose::fits(held, machine)?;
         }
         if composed(machine) {
             needs.proc = Proc::Masked;

@@ -12,6 +12,7 @@ use urunc_vmm::{Machine, ShareKind};
 
 use super::DiskError;
 use super::plan::DiskPlan;
+use super::take::Held;
 use crate::sandbox::channel::listener;
 use crate::sandbox::daemon::Daemon;
 
@@ -43,11 +44,12 @@ impl DiskPlan {
     /// Prepares virtiofsd, if the guest's root is shared by it: everything but the process, which init makes.
     ///
     /// # Errors
-    /// [`DiskError`]; what was made lies in the state directory and goes with it.
+    /// [`DiskError`]; what was made lies in the state directory and goes with it, but for mount points, which `held` has.
     pub(in crate::lifecycle) fn daemon(
         &self,
         state: BorrowedFd<'_>,
         owner: Owner,
+        held: &mut Held,
     ) -> Result<Option<PreparedDaemon>, DiskError> {
         let Some(share) = &self.share else { return Ok(None) };
         let cannot = |what| move |errno: rustix::io::Errno| DiskError::Daemon { what, source: errno.into() };
@@ -63,7 +65,7 @@ impl DiskPlan {
         let log = openat(state, LOG, append, Mode::RUSR | Mode::WUSR).map_err(cannot("a log file"))?;
         let null = openat(rustix::fs::CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(cannot("standard streams"))?;
-        let tree = share.tree.prepare().map_err(DiskError::PrepareShare)?;
+        let tree = share.tree.prepare(&mut held.points).map_err(DiskError::PrepareShare)?;
         let daemon = Daemon { tree, launch: share.launch.clone(), socket: listening, log, null };
         Ok(Some(PreparedDaemon { daemon, socket }))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use urunc_rootfs::Image;
 use urunc_rootfs::block::{BlockDevice, Handover};
+use urunc_rootfs::root::MountPoint;
 use urunc_rootfs::volumes::{Copied, copy_into};
 use urunc_state::{Locked, Resource};
 
@@ -18,11 +19,13 @@ use super::{DiskError, recorded};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What create holds while it is not certain that the container will be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::lifecycle) struct Held {
     claims: Vec<BlockDevice>,
     own: Option<Handover>,
     copied: Vec<Copied>,
+    /// What was made in directories that are shared with the guest, to mount volumes on.
+    pub(in crate::lifecycle) points: Vec<MountPoint>,
     rootfs: PathBuf,
 }
 
@@ -31,6 +34,7 @@ pub(in crate::lifecycle) struct Held {
 pub(in crate::lifecycle) struct Undoing {
     own: Option<Handover>,
     copied: Vec<Copied>,
+    points: Vec<MountPoint>,
     rootfs: PathBuf,
     _devices: Vec<File>,
 }
@@ -63,7 +67,6 @@ impl DiskPlan {
             locked.save(record)?;
         }
         if !self.copies.is_empty() {
-            held.rootfs.clone_from(&self.rootfs);
             let image = Image::open(&self.rootfs)?;
             for snapshot in &self.copies {
                 let copied = snapshot.read().and_then(|additions| Ok(copy_into(&image, &additions)?));
@@ -81,6 +84,12 @@ impl DiskPlan {
 }
 
 impl Held {
+    /// Nothing yet, of a container with this root file system.
+    pub(in crate::lifecycle) fn new(rootfs: PathBuf) -> Self {
+        let (claims, own, copied, points) = (Vec::new(), None, Vec::new(), Vec::new());
+        Self { claims, own, copied, points, rootfs }
+    }
+
     /// Descriptors that must be open as long as the guest runs: the kernel lets go of the devices with them.
     ///
     /// # Errors
@@ -97,13 +106,16 @@ impl Held {
                 .inspect_err(|error| log::warn!("cannot keep a block device open: {error}"))
         };
         let devices = self.claims.iter().filter_map(|claim| open_again(claim).ok()).collect();
-        Undoing { own: self.own, copied: self.copied, rootfs: self.rootfs, _devices: devices }
+        let Self { own, copied, points, rootfs, .. } = self;
+        Undoing { own, copied, points, rootfs, _devices: devices }
     }
 }
 
 impl Undoing {
     /// Mounts the container's own root file system again, and puts its files back as they were. What the record listed
     /// must have been released; the root file system may not be listed any more, although create fails.
+    ///
+    /// In volumes, mount points stay: another container may have mounted something on them by now.
     pub(in crate::lifecycle) fn finish(self) {
         if let Some(Err(error)) = self.own.as_ref().map(Handover::restore) {
             log::warn!("{}", crate::report::chain(&error));
@@ -114,6 +126,12 @@ impl Undoing {
                 .and_then(|image| copied.undo(&image).map_err(DiskError::from));
             if let Err(error) = undone {
                 log::warn!("{}", crate::report::chain(&error));
+            }
+        }
+        for point in self.points.iter().rev().filter(|point| point.directory == self.rootfs) {
+            if let Err(error) = point.remove() {
+                let place = self.rootfs.join(&point.inside);
+                log::warn!("cannot remove {}, made to mount a volume on: {error}", place.display());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What monitors on various hosts get to see.
 
 use super::*;
+use crate::access::Access;
 use crate::root::{Device, DeviceKind};
 
 fn place(path: &str) -> Target {
@@ -28,7 +29,11 @@ fn needs(binary: &str) -> Needs {
 }
 
 fn node(path: &str, minor: u32) -> DeviceNode {
-    DeviceNode { target: place(path), device: Device { kind: DeviceKind::Char, major: 10, minor } }
+    DeviceNode {
+        target: place(path),
+        device: Device { kind: DeviceKind::Char, major: 10, minor },
+        access: Access::ReadWrite,
+    }
 }
 
 fn data(source: &str, target: &str) -> HostBind {

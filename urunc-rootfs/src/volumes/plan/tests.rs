@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::image::FileKind;
-use crate::mounts::MountTable;
+use crate::mounts::{MountId, MountTable};
 use crate::root::{Owner, Tmpfs, Use};
 use crate::select::{Completeness, MountRootfs, MountedRootfs};
 use crate::volumes::{SourceFacts, Undeliverable};
@@ -14,7 +14,7 @@ fn guest() -> GuestSupport {
 }
 
 fn bind(destination: &str, kind: SourceKind, access: Access) -> Volume {
-    let facts = SourceFacts { kind, mounted: None };
+    let facts = SourceFacts { kind, mounted: None, lies_in: MountId(0) };
     let path = Path::new("/host").join(&destination[1..]);
     Volume { destination: destination.into(), origin: Origin::Bind { path, facts }, access }
 }
@@ -25,7 +25,9 @@ fn tmpfs(destination: &str) -> Volume {
 }
 
 fn disk(destination: &str, also_at: &[&str]) -> Volume {
-    let line = format!("1 2 7:3 / /host{destination} rw - ext4 /dev/loop3 rw");
+    // Each a mount of its own.
+    let id = destination.bytes().fold(0_u64, |id, byte| id * 256 + u64::from(byte));
+    let line = format!("{id} 2 7:3 / /host{destination} rw - ext4 /dev/loop3 rw");
     let mounted = MountedRootfs {
         mount: MountTable::parse(line.as_bytes()).mounts()[0].clone(),
         node: Some("/dev/loop3".into()),
@@ -34,6 +36,7 @@ fn disk(destination: &str, also_at: &[&str]) -> Volume {
     };
     let mut volume = bind(destination, SourceKind::Directory(Extent::Large), Access::ReadWrite);
     if let Origin::Bind { facts, .. } = &mut volume.origin {
+        facts.lies_in = mounted.mount.id;
         facts.mounted = Some(Box::new(mounted));
     }
     volume
@@ -170,6 +173,35 @@ fn the_last_of_several_mounts_at_one_place_counts() {
     let last = bind("/x", SourceKind::File(Extent::Small), Access::ReadOnly);
     let plan = plan(&[first, last], &Wish::default(), &virtiofs(), &guest(), None);
     assert_eq!((plan.deliveries.len(), plan.undelivered.len()), (1, 0));
+}
+
+#[test]
+fn a_disk_stays_mounted_while_another_volume_comes_from_it() {
+    // The guest got the disk, and start could not read the file below its mount point any more.
+    let volume = disk("/vol", &[]);
+    let Origin::Bind { facts: SourceFacts { lies_in: in_volume, .. }, .. } = volume.origin else { panic!() };
+    let below = |destination: &str| {
+        let mut volume = bind(destination, SourceKind::File(Extent::Small), Access::ReadOnly);
+        if let Origin::Bind { facts, .. } = &mut volume.origin {
+            facts.lies_in = in_volume;
+        }
+        volume
+    };
+    let planned = |volumes: &[Volume]| {
+        let plan = plan(volumes, &Wish::default(), &initrd(), &guest(), Some(Dialect::Appended));
+        let disks = plan.deliveries.iter().filter(|d| matches!(d, Delivery::Disk { .. })).count();
+        (disks, plan.undelivered.into_iter().map(|u| u.why).collect::<Vec<_>>())
+    };
+    assert_eq!(planned(std::slice::from_ref(&volume)), (1, vec![]));
+    let because = |at: &str| vec![Why::TooLarge { disk: Some(Reason::AlsoVolume(at.into())) }];
+    assert_eq!(planned(&[volume.clone(), below("/etc/k")]), (0, because("/etc/k")));
+    // One that is hidden by a later mount at its place is nobody's.
+    let hidden = bind("/etc/k", SourceKind::File(Extent::Small), Access::ReadOnly);
+    assert_eq!(planned(&[volume.clone(), below("/etc/k"), hidden]).0, 1);
+    // The same file system twice cannot be two disks.
+    let mut again = volume.clone();
+    again.destination = "/again".into();
+    assert_eq!(planned(&[volume, again]).0, 0);
 }
 
 #[test]

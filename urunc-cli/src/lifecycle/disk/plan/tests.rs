@@ -299,6 +299,56 @@ fn an_initrd_is_composed_only_if_something_is_put_into_it() {
 
 /// R18: dropped in silence.
 #[test]
+fn what_is_larger_than_the_guest_is_not_brought_into_memory() {
+    // A hostile initrd, sparse in the image, was copied to memory whole; no limit counted it.
+    let place = Place::new();
+    let rootfs = place.directory.path().join("rootfs");
+    let length = |name: &str, bytes| fs::File::create(rootfs.join(name)).unwrap().set_len(bytes).unwrap();
+    let machine = machine();
+    let furnish = |root_copied| {
+        let mut plan = place.plan("linux", &initrd(), VolumePlan::default()).unwrap();
+        let target = target("/boot/kernel");
+        let boot_files = vec![BootFile { handle: "kernel".to_owned(), target, delivery: FileDelivery::Bind }];
+        let owner = Owner { uid: 65534, gid: 65534 };
+        let mut needs = Needs {
+            binary: "/usr/bin/env".into(),
+            libraries: urunc_rootfs::root::Libraries::None,
+            binds: Vec::new(),
+            boot_files,
+            devices: Vec::new(),
+            scratch: Vec::new(),
+            proc: Proc::Absent,
+            owner,
+            label: None,
+        };
+        place.mode("kernel", if root_copied { 0o600 } else { 0o644 });
+        let user = User { uid: 65534, gid: 65534, groups: Vec::new(), umask: None };
+        plan.furnish(&mut needs, &machine, &File::open(rootfs.join("kernel")).unwrap(), &user)
+    };
+    let too_large = |result: Result<(), DiskError>, bytes| match result {
+        Err(DiskError::TooLarge { bytes: said, memory }) => (said, memory) == (bytes, 512 << 20),
+        _ => false,
+    };
+    length("initrd", 512 << 20);
+    furnish(false).unwrap();
+    length("initrd", (512 << 20) + 1);
+    assert!(too_large(furnish(false), (512 << 20) + 1));
+    // A kernel that is only bound may have more to it than is loaded, such as debugging information.
+    length("initrd", 1);
+    length("kernel", 1 << 40);
+    furnish(false).unwrap();
+    assert!(too_large(furnish(true), (1 << 40) + 1));
+    // The image can change between create and start.
+    length("initrd", 1 << 40);
+    let frozen = FrozenDisk { initrd: Some("/initrd".into()), ..FrozenDisk::default() };
+    let composing = Machine { initrd: Some(COMPOSED.into()), ..machine.clone() };
+    let owner = Owner { uid: 0, gid: 0 };
+    let composed =
+        super::super::compose(&frozen, &composing, urunc_vmm::Guest::Linux, &rootfs, owner).map(drop);
+    assert!(too_large(composed, 1 << 40));
+}
+
+#[test]
 fn what_does_not_arrive_is_an_error_or_a_warning_unless_nobody_asked_for_it() {
     let missing = |weight| Undelivered { destination: "/scratch".into(), why: Why::Tmpfs, weight };
     let strange = || vec![DiskError::MountKind { destination: "/remote".into(), kind: "nfs".to_owned() }];
