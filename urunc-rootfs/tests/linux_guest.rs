@@ -35,7 +35,7 @@ fn linux() -> Option<PathBuf> {
         target.join("linux-guest/vmlinuz")
     };
     let kernel = std::env::var_os("URUNC_GUEST_KERNEL").map_or_else(stock, PathBuf::from);
-    let there = have("linux", kernel.exists()) && have_program("busybox") && have_program("cpio");
+    let there = have("linux-guest", kernel.exists()) && have_program("busybox") && have_program("cpio");
     (there && have_program("qemu-system-x86_64")).then_some(kernel)
 }
 
