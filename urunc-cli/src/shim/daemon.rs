@@ -77,11 +77,9 @@ pub fn serve(flags: &Flags) -> Result<(), ShimError> {
     server.start().map_err(ShimError::Serve)?;
     log::debug!("serving namespace {} on {}", flags.namespace, socket.display());
 
-    // An error means that nobody can say it any more.
+    // An error means that nobody can say it any more. The socket's name has gone by now.
     let _ = stopped.recv();
     events.flush(FAREWELL);
-    // From now on, a new container of this pod gets a new shim.
-    let _ = std::fs::remove_file(&socket);
     // Answers that are being written are given time. Now and then one of the server's threads never ends, and the process does not wait for it:
     // it would stay for ever, with no container and no name.
     let (ended, end) = mpsc::channel();

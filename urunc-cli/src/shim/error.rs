@@ -46,7 +46,7 @@ pub enum ShimError {
     #[error(transparent)]
     Layout(crate::cgroup::LayoutError),
     /// The shim was told to end.
-    #[error("the shim was shut down while the container was created")]
+    #[error("the shim was shut down while the container was created; try again")]
     Ending,
     /// Something that a unikernel cannot do.
     #[error("container {id} is a unikernel: {reason}")]
@@ -132,6 +132,7 @@ impl ShimError {
             Self::NotFound { .. } | Self::Finished { .. } => ttrpc::Code::NOT_FOUND,
             Self::Exists { .. } => ttrpc::Code::ALREADY_EXISTS,
             Self::State { .. } => ttrpc::Code::FAILED_PRECONDITION,
+            Self::Ending => ttrpc::Code::UNAVAILABLE,
             Self::Unikernel { .. } | Self::Unsupported(_) => ttrpc::Code::UNIMPLEMENTED,
             Self::Invalid { .. } | Self::Message { .. } => ttrpc::Code::INVALID_ARGUMENT,
             // runc's words, which containerd's shim for runc translates in the same way.

@@ -1,6 +1,7 @@
 //! The containers of one shim, by name.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -31,7 +32,7 @@ pub struct Pod {
 #[derive(Debug, Default)]
 struct Names {
     slots: BTreeMap<String, Slot>,
-    /// The shim was to end while only creations kept it: none of them may succeed any more, and it ends after the last.
+    /// The shim was told to end: no creation may begin or succeed any more, and it ends after the last that has begun.
     ending: bool,
 }
 
@@ -95,9 +96,12 @@ impl Pod {
     /// Takes a name.
     ///
     /// # Errors
-    /// [`ShimError::Exists`]
+    /// [`ShimError::Exists`], [`ShimError::Ending`]
     pub fn reserve(&self, id: &str) -> Result<Reservation<'_>, ShimError> {
         let mut names = lock(&self.names);
+        if names.ending {
+            return Err(ShimError::Ending);
+        }
         if names.slots.contains_key(id) {
             return Err(ShimError::Exists { what: format!("container {id}") });
         }
@@ -116,20 +120,33 @@ impl Pod {
         }
     }
 
-    /// Forgets a container.
-    pub fn forget(&self, id: &str) {
-        lock(&self.names).slots.remove(id);
+    /// Forgets a container, and no later one of the same name.
+    pub fn forget(&self, task: &Arc<Task>) {
+        let mut names = lock(&self.names);
+        let is_it = |slot: &Slot| matches!(slot, Slot::Taken(other) if Arc::ptr_eq(task, other));
+        if names.slots.get(&task.runtime.id).is_some_and(is_it) {
+            names.slots.remove(&task.runtime.id);
+        }
     }
 
     /// Ends the shim if it has no container left. A containerd that was restarted says so, too, of a shim whose first container is still being
     /// created: nobody else will ever say it again, so that creation fails, and the shim ends after it.
+    ///
+    /// From then on the shim has no name any more, so that the next container of this pod gets another shim, and takes no container from anybody who
+    /// had asked for its name before.
     pub fn shut_down(&self) {
         let mut names = lock(&self.names);
+        if names.ending || names.slots.values().any(|slot| matches!(slot, Slot::Taken(_))) {
+            return;
+        }
+        names.ending = true;
+        // Once: it may be the name of the next shim afterwards.
+        if let Err(error) = fs::remove_file(&self.socket) {
+            log::warn!("cannot remove the socket {}: {error}", self.socket.display());
+        }
         if names.slots.is_empty() {
             // If nobody listens any more, it is ending already.
             let _ = self.stop.send(());
-        } else if names.slots.values().all(|slot| matches!(slot, Slot::Reserved)) {
-            names.ending = true;
         }
     }
 
@@ -145,19 +162,26 @@ impl Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shim::process::Process;
+    use crate::shim::runtime::Runtime;
+    use crate::shim::stdio::Request;
+    use crate::shim::task::{Kind, Surroundings};
     use std::path::Path;
     use std::sync::mpsc::{Receiver, channel};
 
-    fn pod() -> (Pod, Receiver<()>) {
+    fn pod() -> (Pod, Receiver<()>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        fs::write(&socket, "").unwrap();
         let (stop, stopped) = channel();
         let events = Publisher::new("n", Path::new("/nonexistent/socket")).unwrap();
-        let pod = Pod::new("n".into(), "/s".into(), "/c".into(), events, Arc::default(), stop);
-        (pod, stopped)
+        let pod = Pod::new("n".into(), socket, "/c".into(), events, Arc::default(), stop);
+        (pod, stopped, dir)
     }
 
     #[test]
     fn a_name_is_free_again_after_a_failure() {
-        let (pod, _) = pod();
+        let (pod, _, _dir) = pod();
         let first = pod.reserve("a").unwrap();
         assert!(matches!(pod.reserve("a"), Err(ShimError::Exists { .. })));
         drop(first);
@@ -165,15 +189,50 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_shim_ends_at_once_and_one_that_creates_ends_afterwards() {
-        let (pod, stopped) = pod();
-        pod.shut_down();
-        stopped.try_recv().unwrap();
+    fn a_shim_that_creates_ends_afterwards() {
+        let (pod, stopped, _dir) = pod();
         let (first, second) = (pod.reserve("a").unwrap(), pod.reserve("b").unwrap());
         pod.shut_down();
+        assert!(!pod.socket.exists());
         drop(first);
         assert!(stopped.try_recv().is_err());
         drop(second);
         stopped.try_recv().unwrap();
+    }
+
+    /// A container taken in now would lose its shim at once.
+    #[test]
+    fn an_empty_shim_ends_at_once_and_takes_no_container_any_more() {
+        let (pod, stopped, _dir) = pod();
+        pod.shut_down();
+        stopped.try_recv().unwrap();
+        assert!(matches!(pod.reserve("a"), Err(ShimError::Ending)));
+        // Whoever looks for the pod's shim finds none, and makes one, whose name stays.
+        assert!(!pod.socket.exists());
+        fs::write(&pod.socket, "of the next").unwrap();
+        pod.shut_down();
+        assert!(pod.socket.exists());
+    }
+
+    #[test]
+    fn a_container_is_forgotten_and_no_other_of_its_name() {
+        let (pod, _stopped, dir) = pod();
+        let task = || {
+            let settings = crate::shim::settings::Settings::new("n", None).unwrap();
+            let runtime = Runtime { settings, id: "a".into(), bundle: dir.path().into() };
+            let around = Surroundings {
+                events: pod.events.clone(),
+                children: Arc::default(),
+                socket: pod.socket.clone(),
+                namespace: "n".into(),
+            };
+            Arc::new(Task::new(runtime, Kind::Unikernel, Process::new(Request::default()), around))
+        };
+        let (earlier, later) = (task(), task());
+        pod.reserve("a").unwrap().fill(Arc::clone(&later)).unwrap();
+        pod.forget(&earlier);
+        assert!(Arc::ptr_eq(&pod.task("a").unwrap(), &later));
+        pod.forget(&later);
+        assert!(pod.task("a").is_err());
     }
 }

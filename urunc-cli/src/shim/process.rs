@@ -10,16 +10,18 @@ use super::stdio::{Held, Request};
 use super::terminal::Terminal;
 use super::wait::Waiter;
 
-/// How far a process is. Each step is taken once.
+/// How far a process is.
 ///
 /// ```text
-///   created ──▶ running ◀──▶ paused
-///      └───────────┴────────────┴──▶ stopped
+///   created ◀──▶ starting ──▶ running ◀──▶ paused
+///      └────────────┴────────────┴───────────┴──▶ stopped
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Made, or for an `Exec` announced, but not started.
     Created,
+    /// The runtime is starting it; it is created again should that fail.
+    Starting,
     /// Started.
     Running,
     /// Frozen with its container.
@@ -34,6 +36,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
+            Self::Starting => "starting",
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Stopped(_) => "stopped",
@@ -44,7 +47,7 @@ impl Stage {
     #[must_use]
     pub fn status(self) -> Status {
         match self {
-            Self::Created => Status::CREATED,
+            Self::Created | Self::Starting => Status::CREATED,
             Self::Running => Status::RUNNING,
             Self::Paused => Status::PAUSED,
             Self::Stopped(_) => Status::STOPPED,
@@ -90,6 +93,12 @@ impl Process {
             spec: None,
             waiters: Vec::new(),
         }
+    }
+
+    /// Whether it has been or is being started, and has not ended.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        matches!(self.stage, Stage::Starting | Stage::Running | Stage::Paused)
     }
 
     /// How it ended, if it has.

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -92,6 +92,8 @@ impl Runtime {
         }
         command.arg(verb).args(arguments).arg(&self.id).args(last);
         command.current_dir("/");
+        // containerd's own, if it is a service that systemd waits for: runc would wait until the container says that it is ready.
+        command.env_remove("NOTIFY_SOCKET");
         let mut output = scratch()?;
         let mut said = scratch()?;
         match usage {
@@ -135,16 +137,21 @@ impl Runtime {
     }
 }
 
-/// Waits for a command, and kills it when its time is over.
-fn wait(mut child: Child, verb: &'static str, limit: Duration) -> Result<ExitStatus, ShimError> {
-    let failed = |source| ShimError::System("wait for the runtime", source);
+fn wait(child: Child, verb: &'static str, limit: Duration) -> Result<ExitStatus, ShimError> {
+    let ended =
+        wait_at_most(child, limit).map_err(|source| ShimError::System("wait for the runtime", source))?;
+    ended.ok_or(ShimError::RuntimeHangs { verb, seconds: limit.as_secs() })
+}
+
+/// Waits for a command, and kills it when its time is over. `None` if it had to be killed.
+pub(super) fn wait_at_most(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let ended = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
         Some(Ok(pidfd)) => {
             let timeout = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
             let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
             // EINTR does not come: this process handles no signals.
-            poll(&mut fds, Some(&timeout)).map_err(|errno| failed(errno.into()))? > 0
+            poll(&mut fds, Some(&timeout))? > 0
         }
         // Gone already, or a kernel without pidfds: just wait.
         _ => true,
@@ -153,25 +160,25 @@ fn wait(mut child: Child, verb: &'static str, limit: Duration) -> Result<ExitSta
         // It may have ended in this very moment.
         let _ = child.kill();
     }
-    let status = child.wait().map_err(failed)?;
-    if ended { Ok(status) } else { Err(ShimError::RuntimeHangs { verb, seconds: limit.as_secs() }) }
+    let status = child.wait()?;
+    Ok(ended.then_some(status))
 }
 
 /// A file in memory: unlike a pipe it never blocks the command that writes.
-fn scratch() -> Result<File, ShimError> {
+pub(super) fn scratch() -> Result<File, ShimError> {
     memfd_create("urunc-shim", MemfdFlags::CLOEXEC)
         .map(File::from)
         .map_err(|errno| ShimError::System("make a file in memory", errno.into()))
 }
 
-fn clone(file: &File) -> Result<OwnedFd, ShimError> {
+pub(super) fn clone(file: &File) -> Result<OwnedFd, ShimError> {
     file.as_fd().try_clone_to_owned().map_err(|source| ShimError::System("duplicate a descriptor", source))
 }
 
-fn read_all(file: &mut File) -> Vec<u8> {
+pub(super) fn read_all(file: &mut File) -> Vec<u8> {
     let mut text = Vec::new();
     if let Err(error) = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut text)) {
-        log::warn!("cannot read what the runtime printed: {error}");
+        log::warn!("cannot read what a command printed: {error}");
     }
     text
 }

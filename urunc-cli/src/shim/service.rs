@@ -62,9 +62,10 @@ impl Methods for Service {
     }
 
     fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        let (pid, exit) = self.pod.task(&request.id)?.delete(&request.exec_id)?;
+        let task = self.pod.task(&request.id)?;
+        let (pid, exit) = task.delete(&request.exec_id)?;
         if request.exec_id.is_empty() {
-            self.pod.forget(&request.id);
+            self.pod.forget(&task);
         }
         Ok(DeleteResponse {
             pid,
@@ -165,8 +166,7 @@ impl Methods for Service {
 
     fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Answer<ConnectResponse> {
         // Of a pod, any container may be asked for; that it is not there is no reason not to say who the shim is.
-        let task_pid =
-            self.pod.task(&request.id).and_then(|task| task.snapshot("")).map_or(0, |process| process.pid);
+        let task_pid = self.pod.task(&request.id).map_or(0, |task| task.pid);
         Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, ..ConnectResponse::default() })
     }
 

@@ -1,10 +1,13 @@
 //! A container, as containerd sees it: a "task" with one process of its own and any number of added ones.
 //!
-//! The container's lock is held while it is started, so that its end, however soon, is reported after its start.
+//! No lock is held on what a container is while the runtime works for it: a containerd that was restarted asks every shim, and has one that does not
+//! answer within seconds cleaned up with its containers. A process that is being started is in a stage of its own instead, and what happens to it,
+//! its end above all, waits until that is over: so its end, however soon, is reported after its start.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,25 +48,40 @@ pub struct Task {
     pub runtime: Runtime,
     /// What it is.
     pub kind: Kind,
+    /// The number of its own process.
+    pub pid: u32,
     events: Publisher,
     children: Arc<Children>,
     /// Beside which terminals are received.
     socket: PathBuf,
     namespace: String,
+    /// Held while the runtime starts, freezes, thaws or removes the container: one after the other.
+    commands: Mutex<()>,
     state: Mutex<State>,
-    ended: Condvar,
+    /// A process has ended, or its start is over.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     init: Process,
     execs: BTreeMap<String, Process>,
+    deleted: bool,
 }
 
 impl State {
     fn get(&mut self, exec_id: &str) -> Option<&mut Process> {
         if exec_id.is_empty() { Some(&mut self.init) } else { self.execs.get_mut(exec_id) }
     }
+}
+
+/// What starting a process brings.
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    pidfd: OwnedFd,
+    held: stdio::Held,
+    terminal: Option<Terminal>,
 }
 
 /// What [`Task::new`] needs of its pod.
@@ -97,12 +115,14 @@ impl Task {
         Self {
             runtime,
             kind,
+            pid: init.pid,
             events: around.events,
             children: around.children,
             socket: around.socket,
             namespace: around.namespace,
-            state: Mutex::new(State { init, execs: BTreeMap::new() }),
-            ended: Condvar::new(),
+            commands: Mutex::default(),
+            state: Mutex::new(State { init, execs: BTreeMap::new(), deleted: false }),
+            changed: Condvar::new(),
         }
     }
 
@@ -119,7 +139,7 @@ impl Task {
         Ok(())
     }
 
-    fn watch(self: &Arc<Self>, exec_id: &str, pid: u32) -> Result<std::os::fd::OwnedFd, ShimError> {
+    fn watch(self: &Arc<Self>, exec_id: &str, pid: u32) -> Result<OwnedFd, ShimError> {
         let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let (task, exec) = (Arc::clone(self), exec_id.to_owned());
@@ -134,12 +154,11 @@ impl Task {
             self.tell_of_memory();
             self.end_the_rest();
         }
-        let mut state = lock(&self.state);
+        let mut state = self.settled(exec_id);
         if exec_id.is_empty() {
             // The kernel has killed them already; they are reported first, as containerd expects.
-            let running =
-                |state: &mut State| state.execs.values().any(|exec| exec.pid != 0 && exec.exit().is_none());
-            let waited = self.ended.wait_timeout_while(state, END, running);
+            let running = |state: &mut State| state.execs.values().any(Process::lives);
+            let waited = self.changed.wait_timeout_while(state, END, running);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let Some(process) = state.get(exec_id) else { return };
@@ -156,7 +175,7 @@ impl Task {
         for waiter in process.waiters.drain(..) {
             waiter.answer(exit);
         }
-        self.ended.notify_all();
+        self.changed.notify_all();
     }
 
     /// Whether the container's memory was too little. Told before its end: Kubernetes shows it as the reason.
@@ -188,58 +207,92 @@ impl Task {
     /// # Errors
     /// [`ShimError::State`] unless it has been created, or what the runtime fails with.
     pub fn start(self: &Arc<Self>, exec_id: &str) -> Result<u32, ShimError> {
-        let mut state = lock(&self.state);
-        let process = self.process(&mut state, exec_id)?;
-        if process.stage != Stage::Created || (exec_id.is_empty() && process.pid == 0) {
-            return Err(self.wrong_state("start", exec_id, process.stage));
-        }
         if !exec_id.is_empty() {
-            return self.start_exec(&mut state, exec_id);
+            return self.start_exec(exec_id);
         }
-        self.runtime.call(&self.children, "start", &[], Use::Output)?;
-        state.init.stage = Stage::Running;
-        let pid = state.init.pid;
-        self.events.publish(&TaskStart {
-            container_id: self.runtime.id.clone(),
-            pid,
-            ..TaskStart::default()
-        });
-        Ok(pid)
+        let _alone = lock(&self.commands);
+        self.begin("")?;
+        let started = self.runtime.call(&self.children, "start", &[], Use::Output);
+        let mut state = lock(&self.state);
+        state.init.stage = if started.is_ok() { Stage::Running } else { Stage::Created };
+        if started.is_ok() {
+            self.events.publish(&TaskStart {
+                container_id: self.runtime.id.clone(),
+                pid: self.pid,
+                ..TaskStart::default()
+            });
+        }
+        drop(state);
+        self.changed.notify_all();
+        started.map(|_| self.pid)
     }
 
-    fn start_exec(self: &Arc<Self>, state: &mut State, exec_id: &str) -> Result<u32, ShimError> {
-        let process = self.process(state, exec_id)?;
-        let Some(spec) = process.spec.take() else {
+    /// From now on, until it is said how that went, a process is being started. Returns what `Exec` wants to be run, and where its streams go.
+    fn begin(&self, exec_id: &str) -> Result<(Option<Vec<u8>>, stdio::Request), ShimError> {
+        let mut state = lock(&self.state);
+        let process = self.process(&mut state, exec_id)?;
+        // What an added process was to be is gone after a start that failed.
+        if process.stage != Stage::Created || (process.spec.is_none() && !exec_id.is_empty()) {
             return Err(self.wrong_state("start", exec_id, process.stage));
-        };
-        let file = |kind: &str| self.runtime.bundle.join(format!("exec-{exec_id}.{kind}"));
-        let (spec_file, pid_file) = (file("json"), file("pid"));
-        fs::write(&spec_file, spec).map_err(ShimError::path("write", &spec_file))?;
-        let result = self.run_exec(process, exec_id, &spec_file, &pid_file);
-        for file in [&spec_file, &pid_file] {
-            // The bundle is removed with the container anyway.
-            let _ = fs::remove_file(file);
         }
-        let pid = result?;
-        self.events.publish(&TaskExecStarted {
-            container_id: self.runtime.id.clone(),
-            exec_id: exec_id.to_owned(),
-            pid,
-            ..TaskExecStarted::default()
+        process.stage = Stage::Starting;
+        Ok((process.spec.take(), process.stdio.clone()))
+    }
+
+    fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<u32, ShimError> {
+        let (spec, stdio) = self.begin(exec_id)?;
+        // Until its end is watched, it is nobody's.
+        let busy = self.children.busy();
+        let started = self.run_exec(exec_id, &spec.unwrap_or_default(), &stdio);
+        let mut state = lock(&self.state);
+        let Some(process) = state.execs.get_mut(exec_id) else {
+            // Nobody removes what is being started.
+            return started.map(|started| started.pid);
+        };
+        let result = started.map(|started| {
+            (process.pid, process.pidfd) = (started.pid, Some(started.pidfd));
+            (process.held, process.terminal) = (started.held, started.terminal);
+            self.events.publish(&TaskExecStarted {
+                container_id: self.runtime.id.clone(),
+                exec_id: exec_id.to_owned(),
+                pid: process.pid,
+                ..TaskExecStarted::default()
+            });
+            process.pid
         });
-        Ok(pid)
+        process.stage = if result.is_ok() { Stage::Running } else { Stage::Created };
+        drop(state);
+        drop(busy);
+        self.changed.notify_all();
+        result
     }
 
     fn run_exec(
         self: &Arc<Self>,
-        process: &mut Process,
+        exec_id: &str,
+        spec: &[u8],
+        stdio: &stdio::Request,
+    ) -> Result<Started, ShimError> {
+        let file = |kind: &str| self.runtime.bundle.join(format!("exec-{exec_id}.{kind}"));
+        let (spec_file, pid_file) = (file("json"), file("pid"));
+        fs::write(&spec_file, spec).map_err(ShimError::path("write", &spec_file))?;
+        let result = self.run_exec_from(exec_id, &spec_file, &pid_file, stdio);
+        for file in [&spec_file, &pid_file] {
+            // The bundle is removed with the container anyway.
+            let _ = fs::remove_file(file);
+        }
+        result
+    }
+
+    fn run_exec_from(
+        self: &Arc<Self>,
         exec_id: &str,
         spec: &Path,
         pid_file: &Path,
-    ) -> Result<u32, ShimError> {
-        let (streams, held) = stdio::open(&self.children, &process.stdio, &self.namespace, &self.runtime.id)?;
-        process.held = held;
-        let console = if process.stdio.terminal { Some(ConsoleSocket::listen(&self.socket)?) } else { None };
+        stdio: &stdio::Request,
+    ) -> Result<Started, ShimError> {
+        let (streams, held) = stdio::open(&self.children, stdio, &self.namespace, &self.runtime.id)?;
+        let console = if stdio.terminal { Some(ConsoleSocket::listen(&self.socket)?) } else { None };
         let mut arguments: Vec<&OsStr> = vec![
             "--process".as_ref(),
             spec.as_ref(),
@@ -251,18 +304,15 @@ impl Task {
         if let Some(path) = &console_path {
             arguments.extend::<[&OsStr; 2]>(["--console-socket".as_ref(), path.as_ref()]);
         }
-        // Until its end is watched, it is nobody's.
-        let _busy = self.children.busy();
+        let mut terminal = None;
         if let Some(console) = console {
             self.runtime.call(&self.children, "exec", &arguments, Use::Streams(stdio::nowhere()?))?;
-            process.terminal = Some(Terminal::connect(console.receive()?, streams)?);
+            terminal = Some(Terminal::connect(console.receive()?, streams)?);
         } else {
             self.runtime.call(&self.children, "exec", &arguments, Use::Streams(streams))?;
         }
-        process.pid = read_pid(pid_file)?;
-        process.stage = Stage::Running;
-        process.pidfd = Some(self.watch(exec_id, process.pid)?);
-        Ok(process.pid)
+        let pid = read_pid(pid_file)?;
+        Ok(Started { pid, pidfd: self.watch(exec_id, pid)?, held, terminal })
     }
 
     /// Announces a further process in a delegated container.
@@ -296,17 +346,17 @@ impl Task {
         Ok(())
     }
 
-    /// Sends a signal. The container's own process is signalled by the runtime, without the lock: a container whose start hangs can be killed.
+    /// Sends a signal. The container's own process is signalled by the runtime, whatever else it does: a container whose start hangs can be killed.
     ///
     /// # Errors
     /// [`ShimError::Finished`], [`ShimError::State`] for a process that was not started, or what the runtime fails with.
     pub fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<(), ShimError> {
         if !exec_id.is_empty() {
-            let mut state = lock(&self.state);
+            let mut state = self.settled(exec_id);
             let process = self.process(&mut state, exec_id)?;
             return self.signal(exec_id, process, signal);
         }
-        let over = self.state.try_lock().is_ok_and(|state| state.init.exit().is_some());
+        let over = lock(&self.state).init.exit().is_some();
         if over && !all {
             return Err(ShimError::Finished { what: self.name("") });
         }
@@ -331,39 +381,56 @@ impl Task {
         }
     }
 
-    /// Removes a process that has ended, or the whole container.
+    /// Removes a process that has ended or was never started, or the whole container.
     ///
     /// # Errors
     /// [`ShimError::State`] if it runs, or what the runtime or unmounting fails with; then the container is still there and can be deleted again.
+    /// [`ShimError::NotFound`] if it has been deleted.
     pub fn delete(&self, exec_id: &str) -> Result<(u32, Exit), ShimError> {
-        let mut state = lock(&self.state);
-        let stage = self.process(&mut state, exec_id)?.stage;
-        if matches!(stage, Stage::Running | Stage::Paused) {
-            return Err(self.wrong_state("delete", exec_id, stage));
-        }
         let never = Exit { status: 0, at: std::time::UNIX_EPOCH };
         if !exec_id.is_empty() {
-            let process = state.execs.remove(exec_id);
-            drop(state);
-            let (pid, exit) = process.map_or((0, None), |process| (process.pid, process.exit()));
-            return Ok((pid, exit.unwrap_or(never)));
+            let process = self.remove_exec(exec_id)?;
+            let exit = process.exit().unwrap_or(never);
+            for waiter in process.waiters {
+                // It was never started, and never will be.
+                waiter.refuse(&ShimError::NotFound { what: self.name(exec_id) });
+            }
+            return Ok((process.pid, exit));
+        }
+        let _alone = lock(&self.commands);
+        let state = lock(&self.state);
+        if state.deleted {
+            return Err(ShimError::NotFound { what: self.name("") });
+        }
+        if matches!(state.init.stage, Stage::Running | Stage::Paused) {
+            return Err(self.wrong_state("delete", "", state.init.stage));
         }
         drop(state);
         self.destroy()?;
         let mut state = self.wait_for_end();
-        let (pid, exit) = (state.init.pid, state.init.exit().unwrap_or(never));
+        let exit = state.init.exit().unwrap_or(never);
         let logger = state.init.held.take_logger();
         state.init.terminal = None;
+        state.deleted = true;
         drop(state);
         drop(logger);
         self.events.publish(&TaskDelete {
             container_id: self.runtime.id.clone(),
-            pid,
+            pid: self.pid,
             exit_status: exit.status,
             exited_at: MessageField::some(exit.at.into()),
             ..TaskDelete::default()
         });
-        Ok((pid, exit))
+        Ok((self.pid, exit))
+    }
+
+    fn remove_exec(&self, exec_id: &str) -> Result<Process, ShimError> {
+        let mut state = self.settled(exec_id);
+        let stage = self.process(&mut state, exec_id)?.stage;
+        if matches!(stage, Stage::Running | Stage::Paused) {
+            return Err(self.wrong_state("delete", exec_id, stage));
+        }
+        state.execs.remove(exec_id).ok_or_else(|| ShimError::NotFound { what: self.name(exec_id) })
     }
 
     /// The runtime's container and the rootfs go. Both may be gone already.
@@ -382,19 +449,24 @@ impl Task {
     /// A container that was never started ends by being deleted.
     fn wait_for_end(&self) -> MutexGuard<'_, State> {
         let lives = |state: &mut State| state.init.exit().is_none();
-        let waited = self.ended.wait_timeout_while(lock(&self.state), END, lives);
+        let waited = self.changed.wait_timeout_while(lock(&self.state), END, lives);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Freezes or thaws.
+    /// Freezes.
     ///
     /// # Errors
     /// What the runtime fails with.
     pub fn pause(&self) -> Result<(), ShimError> {
-        let mut state = lock(&self.state);
+        let _alone = lock(&self.commands);
         self.runtime.call(&self.children, "pause", &[], Use::Output)?;
-        state.init.stage = Stage::Paused;
-        self.events.publish(&TaskPaused { container_id: self.runtime.id.clone(), ..TaskPaused::default() });
+        let mut state = lock(&self.state);
+        // It may have ended meanwhile.
+        if state.init.stage == Stage::Running {
+            state.init.stage = Stage::Paused;
+            let container_id = self.runtime.id.clone();
+            self.events.publish(&TaskPaused { container_id, ..TaskPaused::default() });
+        }
         Ok(())
     }
 
@@ -403,12 +475,14 @@ impl Task {
     /// # Errors
     /// What the runtime fails with.
     pub fn resume(&self) -> Result<(), ShimError> {
-        let mut state = lock(&self.state);
+        let _alone = lock(&self.commands);
         self.runtime.call(&self.children, "resume", &[], Use::Output)?;
+        let mut state = lock(&self.state);
         if state.init.stage == Stage::Paused {
             state.init.stage = Stage::Running;
+            let container_id = self.runtime.id.clone();
+            self.events.publish(&TaskResumed { container_id, ..TaskResumed::default() });
         }
-        self.events.publish(&TaskResumed { container_id: self.runtime.id.clone(), ..TaskResumed::default() });
         Ok(())
     }
 
@@ -446,7 +520,7 @@ impl Task {
     /// [`ShimError::NotFound`], [`ShimError::System`]
     pub fn resize(&self, exec_id: &str, rows: u32, columns: u32) -> Result<(), ShimError> {
         let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
-        let mut state = lock(&self.state);
+        let mut state = self.settled(exec_id);
         let process = self.process(&mut state, exec_id)?;
         process.terminal.as_ref().map_or(Ok(()), |terminal| terminal.resize(cells(rows), cells(columns)))
     }
@@ -456,7 +530,7 @@ impl Task {
     /// # Errors
     /// [`ShimError::NotFound`]
     pub fn close_stdin(&self, exec_id: &str) -> Result<(), ShimError> {
-        let mut state = lock(&self.state);
+        let mut state = self.settled(exec_id);
         self.process(&mut state, exec_id)?.held.close_stdin();
         Ok(())
     }
@@ -482,6 +556,13 @@ impl Task {
             }
             Err(error) => waiter.refuse(&error),
         }
+    }
+
+    /// What the container is, once the process `exec_id` is not being started any more: the runtime's own time for that is limited.
+    fn settled(&self, exec_id: &str) -> MutexGuard<'_, State> {
+        let starts =
+            |state: &mut State| state.get(exec_id).is_some_and(|process| process.stage == Stage::Starting);
+        self.changed.wait_while(lock(&self.state), starts).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn process<'a>(&self, state: &'a mut State, exec_id: &str) -> Result<&'a mut Process, ShimError> {

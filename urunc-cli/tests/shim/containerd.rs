@@ -254,6 +254,8 @@ impl Containerd {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("containerd.log")).unwrap();
         let mut command = Command::new(tool_in(&self.tools, "containerd").unwrap());
         self.environment(&mut command);
+        // As where systemd started it. runc would wait for its container to say there that it is ready.
+        command.env("NOTIFY_SOCKET", self.path("notify.sock"));
         command.arg("--config").arg(self.path("containerd.toml"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());

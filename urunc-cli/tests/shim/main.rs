@@ -9,6 +9,7 @@ mod clean_up;
 mod containerd;
 mod control;
 mod create;
+mod directly;
 mod image;
 #[expect(dead_code, reason = "it serves the end-to-end tests too")]
 #[path = "../support/linux.rs"]

@@ -3,11 +3,15 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use containerd_shim_protos::api::{
+    DeleteRequest, ExecProcessRequest, ShutdownRequest, StateRequest, WaitRequest,
+};
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
 use crate::Test;
 use crate::containerd::{Containerd, Need, RUNTIME, describe, eventually, guest, plain};
+use crate::directly::{client, patience, with_slow};
 
 const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
 const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
@@ -21,6 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
         run: exec_in_guest,
     },
     Test { name: "processes::orphans_are_reaped_and_no_status_is_lost", needs: RUNC, run: orphans },
+    Test { name: "processes::whoever_waits_for_what_never_starts_is_told", needs: RUNC, run: never_started },
+    Test { name: "processes::a_container_is_deleted_once", needs: RUNC, run: deleted_twice },
     Test {
         name: "processes::containers_of_a_pod_share_a_shim",
         needs: &[Need::Root, Need::Containerd, Need::Guest, Need::Runc],
@@ -99,6 +105,54 @@ fn orphans() -> Result<(), Failed> {
     };
     assert!(eventually(|| zombies() == 0), "{} zombies", zombies());
     containerd.remove("c");
+    containerd.assert_clean();
+    Ok(())
+}
+
+fn never_started() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    containerd.detach(&[], &plain(), "c", &["/bin/sh", "-c", "while busybox sleep 1; do :; done"]);
+    let shim = client(&containerd);
+    let (id, exec_id) = (String::from("c"), String::from("e"));
+    let announced = ExecProcessRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
+    shim.exec(patience(), &announced).unwrap();
+    let asked = shim.clone();
+    let request = WaitRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
+    let waiter = std::thread::spawn(move || asked.wait(patience(), &request));
+    // The shim answers in the order in which it is asked, more or less.
+    for _ in 0..20 {
+        let request = StateRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
+        shim.state(patience(), &request).unwrap();
+    }
+    shim.delete(patience(), &DeleteRequest { id, exec_id, ..Default::default() }).unwrap();
+    let told = waiter.join().unwrap().unwrap_err().to_string();
+    assert!(told.contains("process e of container c does not exist"), "{told}");
+    containerd.remove("c");
+    containerd.assert_clean();
+    Ok(())
+}
+
+/// Of two that ask for it at the same time, one is told that there is nothing.
+fn deleted_twice() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    let path = with_slow(&containerd, "delete", "");
+    let reference = plain().reference();
+    containerd.ok(&["run", "--detach", "--runtime", &path, &reference, "c", "/bin/sh", "-c", "exit 0"]);
+    assert!(eventually(|| containerd.status("c") == "STOPPED"), "{}", containerd.log());
+    let shim = client(&containerd);
+    let delete = || {
+        let shim = shim.clone();
+        let request = DeleteRequest { id: "c".into(), ..Default::default() };
+        std::thread::spawn(move || shim.delete(patience(), &request))
+    };
+    let both = [delete(), delete()];
+    assert!(eventually(|| containerd.path("seen").exists()));
+    std::fs::write(containerd.path("go"), "").unwrap();
+    let results = both.map(|thread| thread.join().unwrap().map(drop));
+    let told: Vec<String> = results.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
+    assert!(matches!(&*told, [told] if told.contains("container c does not exist")), "{told:?}");
+    // containerd has not been told; it cleans up after a shim that ends.
+    shim.shutdown(patience(), &ShutdownRequest { id: "c".into(), ..Default::default() }).unwrap();
     containerd.assert_clean();
     Ok(())
 }
