@@ -39,6 +39,7 @@ pub fn create(pod: &Pod, request: CreateTaskRequest) -> Result<u32, ShimError> {
     let mut reservation = pod.reserve(&request.id)?;
     let bundle = PathBuf::from(&request.bundle);
     let settings = Settings::new(&pod.namespace, request.options.as_ref())?;
+    let settings = settings.for_cgroup(&specification(&bundle)?.linux.cgroups_path);
     settings.save(&bundle)?;
     metadata::complete(&bundle, &pod.containerd, &pod.namespace, &request.id)?;
     let rootfs = Mounted::new(&pod.children, &request.rootfs, &bundle.join("rootfs"))?;
@@ -140,7 +141,7 @@ fn announce(pod: &Pod, request: CreateTaskRequest, pid: u32) {
     });
 }
 
-/// The part of `config.json` that says whether the kernel ends all of a container's processes with the first.
+/// The part of `config.json` that says who makes the container's cgroup, and whether the kernel ends all of its processes with the first.
 #[derive(Debug, Deserialize)]
 struct Spec {
     #[serde(default)]
@@ -148,9 +149,10 @@ struct Spec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Linux {
     namespaces: Vec<Namespace>,
+    cgroups_path: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,10 +163,14 @@ struct Namespace {
     path: String,
 }
 
-fn kind_of_processes(bundle: &Path) -> Result<Kind, ShimError> {
+fn specification(bundle: &Path) -> Result<Spec, ShimError> {
     let path = bundle.join("config.json");
     let text = fs::read(&path).map_err(ShimError::path("read", &path))?;
-    let spec: Spec = serde_json::from_slice(&text).map_err(|source| ShimError::Json { path, source })?;
+    serde_json::from_slice(&text).map_err(|source| ShimError::Json { path, source })
+}
+
+fn kind_of_processes(bundle: &Path) -> Result<Kind, ShimError> {
+    let spec = specification(bundle)?;
     let own =
         spec.linux.namespaces.iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty());
     Ok(if own { Kind::Processes } else { Kind::SharedProcesses })

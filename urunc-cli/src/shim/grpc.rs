@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::connect::connect;
+
 /// Largest answer that is taken: a manifest is some kilobytes.
 const LIMIT: usize = 4 << 20;
 /// Largest frame that a peer may send to someone who has not asked for more (RFC 9113 section 4.2).
@@ -66,7 +68,7 @@ impl Connection {
     /// # Errors
     /// [`GrpcError::Connection`]
     pub fn open(socket: &Path, namespace: &str, limit: Duration) -> Result<Self, GrpcError> {
-        let stream = UnixStream::connect(socket)?;
+        let stream = connect(socket, limit)?;
         stream.set_write_timeout(Some(limit))?;
         let until = Instant::now() + limit;
         let mut connection = Self { stream, namespace: namespace.to_owned(), until, next_stream: 1 };

@@ -6,21 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use containerd_shim_protos::protobuf::{self, CodedInputStream, CodedOutputStream};
+use containerd_shim_protos::protobuf::{self, CodedOutputStream};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::ShimError;
 use super::grpc::{Connection, GrpcError};
+use super::replace::replace;
+use super::wire::{blob, blobs, text};
 use crate::bundle::annotations::PREFIX;
 use crate::report;
 
-/// For all questions together.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For all questions together. An image whose annotations come too late is no unikernel: a busy disk must not make it one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Annotations = BTreeMap<String, String>;
 
@@ -63,7 +64,7 @@ pub fn complete(bundle: &Path, containerd: &Path, namespace: &str, id: &str) -> 
     let mut spec: Value =
         serde_json::from_slice(&text).map_err(|source| ShimError::Json { path: path.clone(), source })?;
     if add(&mut spec, known) {
-        replace(&path, &spec.to_string()).map_err(ShimError::path("write", path))
+        replace(&path, spec.to_string().as_bytes()).map_err(ShimError::path("write", path))
     } else {
         Ok(())
     }
@@ -87,18 +88,10 @@ fn add(spec: &mut Value, known: Annotations) -> bool {
     added
 }
 
-/// The old file or the new one, nothing between.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("json.new");
-    fs::write(&new, text)?;
-    fs::set_permissions(&new, fs::metadata(path)?.permissions())?;
-    fs::rename(new, path)
-}
-
 /// Labels and annotations of the container and its image.
 fn collect(connection: &mut Connection, id: &str) -> Result<Annotations, MetadataError> {
     let answer = connection.call("/containerd.services.containers.v1.Containers/Get", &request(id)?)?;
-    let container = blob(answer.first(), 1)?.ok_or(MetadataError::Missing("container"))?;
+    let container = blob(first(&answer), 1)?.ok_or(MetadataError::Missing("container"))?;
     let mut known = Annotations::new();
     for label in blobs(&container, 2)? {
         if let (Some(key), Some(value)) = (text(&label, 1)?, text(&label, 2)?) {
@@ -118,8 +111,8 @@ fn collect(connection: &mut Connection, id: &str) -> Result<Annotations, Metadat
 /// Annotations of an image's manifest; of an index, of the manifest for this machine.
 fn manifest(connection: &mut Connection, image: &str) -> Result<Annotations, MetadataError> {
     let answer = connection.call("/containerd.services.images.v1.Images/Get", &request(image)?)?;
-    let image = blob(answer.first(), 1)?.ok_or(MetadataError::Missing("image"))?;
-    let target = blob(Some(&image), 3)?.ok_or(MetadataError::Missing("target"))?;
+    let image = blob(first(&answer), 1)?.ok_or(MetadataError::Missing("image"))?;
+    let target = blob(&image, 3)?.ok_or(MetadataError::Missing("target"))?;
     let digest = text(&target, 2)?.ok_or(MetadataError::Missing("digest"))?;
     let mut document = read(connection, &digest)?;
     let mut annotations = document.annotations.take().unwrap_or_default();
@@ -171,9 +164,13 @@ impl Document {
 fn read(connection: &mut Connection, digest: &str) -> Result<Document, MetadataError> {
     let mut content = Vec::new();
     for part in connection.call("/containerd.services.content.v1.Content/Read", &request(digest)?)? {
-        content.extend(blob(Some(&part), 2)?.unwrap_or_default());
+        content.extend(blob(&part, 2)?.unwrap_or_default());
     }
     Ok(serde_json::from_slice(&content)?)
+}
+
+fn first(answer: &[Vec<u8>]) -> &[u8] {
+    answer.first().map_or(&[], Vec::as_slice)
 }
 
 /// A message whose field 1 is a text: `GetContainerRequest`, `GetImageRequest`, `ReadContentRequest`.
@@ -184,37 +181,6 @@ fn request(name: &str) -> Result<Vec<u8>, MetadataError> {
     output.flush()?;
     drop(output);
     Ok(message)
-}
-
-/// All fields with a number that are texts, bytes or messages.
-fn blobs(message: &[u8], number: u32) -> Result<Vec<Vec<u8>>, MetadataError> {
-    const LENGTH_DELIMITED: u32 = 2;
-    const WIRE_TYPE_BITS: u32 = 3;
-    let mut input = CodedInputStream::from_bytes(message);
-    let mut found = Vec::new();
-    while let Some(tag) = input.read_raw_tag_or_eof()? {
-        match tag & ((1 << WIRE_TYPE_BITS) - 1) {
-            LENGTH_DELIMITED => {
-                let bytes = input.read_bytes()?;
-                if tag >> WIRE_TYPE_BITS == number {
-                    found.push(bytes);
-                }
-            }
-            0 => drop(input.read_raw_varint64()?),
-            1 => drop(input.read_fixed64()?),
-            5 => drop(input.read_fixed32()?),
-            _ => return Err(MetadataError::Missing("fields of a known kind")),
-        }
-    }
-    Ok(found)
-}
-
-fn blob(message: Option<&Vec<u8>>, number: u32) -> Result<Option<Vec<u8>>, MetadataError> {
-    Ok(blobs(message.map_or(&[], Vec::as_slice), number)?.pop())
-}
-
-fn text(message: &Vec<u8>, number: u32) -> Result<Option<String>, MetadataError> {
-    Ok(blob(Some(message), number)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 #[cfg(test)]
@@ -245,16 +211,5 @@ mod tests {
         assert_eq!(document(json!([{"digest": "a"}])).for_this_machine(), Some("a"));
         assert_eq!(document(json!([entry("a", "riscv64"), entry("b", "s390x")])).for_this_machine(), None);
         assert_eq!(Document::default().for_this_machine(), None);
-    }
-
-    #[test]
-    fn fields_are_found_by_number() {
-        let mut message = request("name").unwrap();
-        message.extend([0x10, 0x05]); // field 2, a number
-        message.extend([0x1a, 0x01, b'x']); // field 3, a text
-        assert_eq!(text(&message, 1).unwrap().as_deref(), Some("name"));
-        assert_eq!(text(&message, 3).unwrap().as_deref(), Some("x"));
-        assert_eq!(text(&message, 2).unwrap(), None);
-        assert!(blobs(&[0x0a, 0xff], 1).is_err());
     }
 }

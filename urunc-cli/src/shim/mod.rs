@@ -20,10 +20,12 @@
 //! | [`events`] | what containerd is told unasked |
 //! | [`runtime`], [`settings`] | running `urunc` |
 //! | [`stdio`], [`logger`], [`terminal`] | where a process's streams go |
-//! | [`metadata`], [`grpc`] | annotations that only containerd knows |
+//! | [`metadata`], [`grpc`], [`wire`] | annotations that only containerd knows |
 //! | [`mounts`], [`stats`] | the rootfs, the counters |
+//! | [`connect`], [`replace`] | sockets without waiting for ever, files without halves |
 
 pub mod children;
+pub mod connect;
 pub mod create;
 pub mod daemon;
 pub mod delete;
@@ -38,6 +40,7 @@ pub mod mounts;
 pub mod orphans;
 pub mod pod;
 pub mod process;
+pub mod replace;
 pub mod runtime;
 pub mod service;
 pub mod settings;
@@ -48,6 +51,7 @@ mod sys;
 pub mod task;
 pub mod terminal;
 pub mod wait;
+pub mod wire;
 
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -7,22 +7,28 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Deserialize;
 
+use super::connect::listens;
 use super::flags::Flags;
-use super::{ShimError, settings};
+use super::{ShimError, settings, wire};
 use crate::cgroup::Layout;
 
 /// Where shims listen; containerd's own shims use this directory, too.
 const SOCKETS: &str = "/run/containerd/s";
+/// How long others may take to start their shims.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Options are some paths and switches.
 const MAX_OPTIONS: u64 = 1 << 20;
 /// Annotations that say which containers share a shim, as containerd's shim for runc knows them.
@@ -33,7 +39,8 @@ const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 /// # Errors
 /// [`ShimError`]
 pub fn start(flags: &Flags) -> Result<(), ShimError> {
-    let directory = Path::new(SOCKETS);
+    let Bootstrap { options, directory } = Bootstrap::read(&standard_input()?, flags)?;
+    let directory = directory.as_path();
     DirBuilder::new()
         .recursive(true)
         .mode(0o711)
@@ -41,12 +48,11 @@ pub fn start(flags: &Flags) -> Result<(), ShimError> {
         .map_err(ShimError::path("make the directory", directory))?;
     // Between the look for a shim and the start of one, nobody else may do the same.
     let guard = File::open(directory).map_err(ShimError::path("open", directory))?;
-    flock(&guard, FlockOperation::LockExclusive)
-        .map_err(|errno| ShimError::path("lock", directory)(errno.into()))?;
-    let own_group = OwnGroup::find(&standard_input()?)?;
+    lock(&guard).map_err(ShimError::path("lock", directory))?;
+    let own_group = OwnGroup::find(options.as_ref())?;
     let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
-    let socket = socket(&flags.address, &flags.namespace, &group);
-    if UnixStream::connect(&socket).is_err() {
+    let socket = socket(directory, &flags.address, &flags.namespace, &group);
+    if !listens(&socket) {
         // What a killed shim left.
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -59,20 +65,38 @@ pub fn start(flags: &Flags) -> Result<(), ShimError> {
     answer(&socket)
 }
 
+/// Waits for the lock for as long as a few other shims may take to be started.
+fn lock(guard: &File) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match flock(guard, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+            Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// Prints the address in the shape that this containerd understands. Nothing else may be printed.
 fn answer(socket: &Path) -> Result<(), ShimError> {
     let address = format!("unix://{}", socket.display());
     // `delete` and older containerds look for it here.
     fs::write("address", &address).map_err(ShimError::path("write", "address"))?;
-    let newest = std::env::var("MAX_SHIM_VERSION").ok().and_then(|version| version.parse::<u32>().ok());
-    let text = match newest {
-        Some(version) if version >= 3 => {
-            serde_json::json!({"version": 3, "address": address, "protocol": "ttrpc"}).to_string()
-        }
-        // A bare address means version 2, for every containerd.
-        _ => address,
-    };
+    let text = addressed(&address, std::env::var("MAX_SHIM_VERSION").ok().as_deref());
     io::stdout().write_all(text.as_bytes()).map_err(|source| ShimError::System("write the address", source))
+}
+
+/// The address for a containerd that knows shims up to the version `newest`, if it says so.
+///
+/// Version 3 is not only another name of the task service: it promises streams over the shim's connection and the sandbox API, and containerd would
+/// neither ask us for the shim of a pod's further containers nor clean up after each of them (containerd, `core/runtime/v2/shim_manager.go`, `Start`).
+fn addressed(address: &str, newest: Option<&str>) -> String {
+    match newest.and_then(|version| version.parse::<u32>().ok()) {
+        Some(2..) => serde_json::json!({"version": 2, "address": address, "protocol": "ttrpc"}).to_string(),
+        // A bare address means version 2, for every containerd.
+        _ => address.to_owned(),
+    }
 }
 
 /// Starts the shim with the listening socket as its standard input, so that nobody who connects from now on is refused.
@@ -83,6 +107,8 @@ fn spawn(flags: &Flags, socket: &Path, group: &OwnGroup) -> Result<(), ShimError
     let mut command = Command::new(&program);
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address"]).arg(&flags.address);
     command.arg("-socket").arg(socket);
+    // It is containerd's to tell systemd that it is ready; nothing that the shim runs may.
+    command.env_remove("NOTIFY_SOCKET");
     if flags.debug {
         command.arg("-debug");
     }
@@ -117,6 +143,44 @@ fn standard_input() -> Result<Vec<u8>, ShimError> {
     Ok(input)
 }
 
+/// What containerd hands to `start`, understood.
+#[derive(Debug, PartialEq)]
+struct Bootstrap {
+    options: Option<Any>,
+    /// Where to listen.
+    directory: PathBuf,
+}
+
+impl Bootstrap {
+    /// Up to containerd 2.2, it is the options of the runtime. Later it is a message `BootstrapParams` of which they are a part; that one names the
+    /// same container as the command line, which is how containerd's own shims tell them apart (containerd, `api/runtime/bootstrap/v1/bootstrap.proto`,
+    /// `pkg/shim/compat.go`).
+    fn read(input: &[u8], flags: &Flags) -> Result<Self, ShimError> {
+        const INSTANCE: u32 = 1;
+        const NAMESPACE: u32 = 2;
+        const EXTENSIONS: u32 = 8;
+        const SOCKETS_AT: u32 = 9;
+        let wrong = |source| ShimError::Message { what: "the runtime options", source };
+        let names =
+            |number, name: &str| wire::text(input, number).is_ok_and(|text| text.as_deref() == Some(name));
+        let any = |bytes: &[u8]| Any::parse_from_bytes(bytes).map_err(wrong);
+        let usual = PathBuf::from(SOCKETS);
+        if !(names(INSTANCE, &flags.id) && names(NAMESPACE, &flags.namespace)) {
+            let options = if input.is_empty() { None } else { Some(any(input)?) };
+            return Ok(Self { options, directory: usual });
+        }
+        let mut options = None;
+        for extension in wire::blobs(input, EXTENSIONS).map_err(wrong)? {
+            let extension = any(&wire::blob(&extension, 1).map_err(wrong)?.unwrap_or_default())?;
+            if extension.type_url.ends_with("Options") {
+                options = Some(extension);
+            }
+        }
+        let directory = wire::text(input, SOCKETS_AT).map_err(wrong)?.filter(|path| !path.is_empty());
+        Ok(Self { options, directory: directory.map_or(usual, PathBuf::from) })
+    }
+}
+
 /// The control group that the options want the shim in (`ShimCgroup`), in every hierarchy that has it.
 #[derive(Debug, Default)]
 struct OwnGroup {
@@ -124,11 +188,9 @@ struct OwnGroup {
 }
 
 impl OwnGroup {
-    /// Finds the group that an encoded [`Any`] with options names.
-    fn find(input: &[u8]) -> Result<Self, ShimError> {
-        let any = Any::parse_from_bytes(input)
-            .map_err(|source| ShimError::Message { what: "the runtime options", source })?;
-        let path = settings::of_runc(Some(&any))?.shim_cgroup;
+    /// Finds the group that options name.
+    fn find(options: Option<&Any>) -> Result<Self, ShimError> {
+        let path = settings::options(options)?.shim_cgroup;
         if path.is_empty() {
             return Ok(Self::default());
         }
@@ -174,9 +236,9 @@ fn group(config: &Path) -> Result<Option<String>, ShimError> {
 }
 
 /// The socket of a group. A path may have 107 bytes, so it holds a digest of the names and not the names.
-pub(super) fn socket(address: &Path, namespace: &str, group: &str) -> PathBuf {
+fn socket(directory: &Path, address: &Path, namespace: &str, group: &str) -> PathBuf {
     let names = [address.as_os_str().as_encoded_bytes(), namespace.as_bytes(), group.as_bytes()];
-    Path::new(SOCKETS).join(format!("urunc-{:032x}", fnv1a(&names)))
+    directory.join(format!("urunc-{:032x}", fnv1a(&names)))
 }
 
 /// FNV-1a with 128 bits (draft-eastlake-fnv, section 5): it must be the same in every version of this program, and need not withstand anybody: whoever chooses names here is
@@ -195,6 +257,9 @@ mod tests {
     #[test]
     fn a_pod_has_one_socket_and_another_pod_another() {
         let address = Path::new("/run/containerd/containerd.sock");
+        let socket = |address: &Path, namespace: &str, group: &str| {
+            super::socket(Path::new(SOCKETS), address, namespace, group)
+        };
         let one = socket(address, "k8s.io", "pod");
         assert_eq!(one, socket(address, "k8s.io", "pod"));
         for other in [
@@ -208,6 +273,42 @@ mod tests {
         assert_eq!(fnv1a(&[]), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
         // A terminal's socket is named after it.
         assert!(one.as_os_str().len() < 100);
+    }
+
+    #[test]
+    fn no_more_than_version_2_is_promised() {
+        assert_eq!(addressed("unix:///s", None), "unix:///s");
+        for newest in ["2", "3", "4"] {
+            let answer: serde_json::Value =
+                serde_json::from_str(&addressed("unix:///s", Some(newest))).unwrap();
+            assert_eq!(
+                answer,
+                serde_json::json!({"version": 2, "address": "unix:///s", "protocol": "ttrpc"})
+            );
+        }
+    }
+
+    /// containerd 2.3 and later wrap what earlier ones send as it is.
+    #[test]
+    fn the_options_are_found_in_either_message() {
+        let flags = ["-namespace", "n", "-id", "c", "start"].map(std::ffi::OsString::from);
+        let flags = Flags::parse(flags).unwrap();
+        let options =
+            Any { type_url: "runtimeoptions.v1.Options".into(), value: vec![1, 2], ..Any::default() };
+        let field = |number: u8, value: &[u8]| {
+            [&[number << 3 | 2, u8::try_from(value.len()).unwrap()], value].concat()
+        };
+        let encoded = options.write_to_bytes().unwrap();
+        let read = |input: &[u8]| Bootstrap::read(input, &flags).unwrap();
+        let (options, directory) = (Some(options), PathBuf::from(SOCKETS));
+        assert_eq!(read(&encoded), Bootstrap { options: options.clone(), directory: directory.clone() });
+        assert_eq!(read(&[]), Bootstrap { options: None, directory: directory.clone() });
+        let other = Any { type_url: "containerd.io/other".into(), value: vec![7], ..Any::default() };
+        let other = field(8, &field(1, &other.write_to_bytes().unwrap()));
+        let named = [field(1, b"c"), field(2, b"n"), vec![0x18, 4], field(4, b"2.3.0"), other].concat();
+        assert_eq!(read(&named), Bootstrap { options: None, directory });
+        let extended = [named, field(8, &field(1, &encoded)), field(9, b"/run/short")].concat();
+        assert_eq!(read(&extended), Bootstrap { options, directory: "/run/short".into() });
     }
 
     #[test]
