@@ -1,4 +1,5 @@
-//! What containerd is told unasked: each event exactly once and in order, whether or not containerd is there at the moment.
+//! What containerd is told unasked: each event in order, whether or not containerd is there at the moment. Each once, unless containerd takes one and
+//! does not answer in time: that one is sent again, for twice is better than never.
 //!
 //! One thread sends; while containerd is away (it may be restarted while containers run) it tries again until it is back. Nothing is
 //! dropped: what one container can cause is a handful of events.
@@ -22,8 +23,8 @@ use containerd_shim_protos::{Client, EventsClient, topics};
 
 use super::{ShimError, lock};
 
-/// How long one event may take.
-const SEND: Duration = Duration::from_secs(5);
+/// How long one event may take. It is long, for what containerd takes later than this it is told twice.
+const SEND: Duration = Duration::from_secs(30);
 /// How soon a failed event is tried again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -123,7 +124,13 @@ fn send_all(shared: &(Mutex<VecDeque<Envelope>>, Condvar), socket: &Path) {
             Ok(()) => {
                 patience = RETRY.0;
                 // Taken out only now: `flush` waits for the queue to be empty.
-                lock(&shared.0).pop_front();
+                let mut queue = lock(&shared.0);
+                queue.pop_front();
+                if queue.is_empty() {
+                    // ttrpc's client has two threads, one of which wakes a hundred times a second as long as it is there.
+                    client = None;
+                }
+                drop(queue);
                 shared.1.notify_all();
             }
             // containerd understood it and does not want it; it will not want it later either.
