@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use containerd_shim_protos::types::mount::Mount;
 use rustix::io::Errno;
@@ -12,8 +13,11 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
 };
 
-use super::ShimError;
 use super::children::Children;
+use super::{ShimError, runtime};
+
+/// How long mount(8) may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A mount that is undone when dropped, unless it is to stay.
 #[derive(Debug)]
@@ -25,12 +29,15 @@ impl Mounted {
     /// Mounts `mounts` over each other at `target`.
     ///
     /// # Errors
-    /// [`ShimError::Path`]; what had been mounted is unmounted again.
+    /// [`ShimError::Unsupported`], [`ShimError::Path`]; what had been mounted is unmounted again.
     pub fn new(children: &Children, mounts: &[Mount], target: &Path) -> Result<Self, ShimError> {
         let mut mounted = Self { target: None };
         for one in mounts {
+            if let Some(what) = unsupported(one) {
+                return Err(ShimError::Unsupported(what));
+            }
             fs::create_dir_all(target).map_err(ShimError::path("make the directory", target))?;
-            mount_one(children, one, target).map_err(ShimError::path("mount the rootfs at", target))?;
+            mount_one(children, one, target)?;
             mounted.target = Some(target.to_owned());
         }
         Ok(mounted)
@@ -72,12 +79,28 @@ pub fn unmount_all(target: &Path) -> Result<(), ShimError> {
     }
 }
 
-fn mount_one(children: &Children, one: &Mount, target: &Path) -> io::Result<()> {
+/// What containerd may ask for and this shim does not do. The kernel would not say what is wrong, or mount something else.
+fn unsupported(one: &Mount) -> Option<&'static str> {
+    let maps = |option: &String| option.starts_with("uidmap=") || option.starts_with("gidmap=");
+    if !one.target.is_empty() {
+        Some("a mount at a place within the rootfs (target)")
+    } else if one.options.iter().any(maps) {
+        Some("a rootfs with other owners (uidmap, gidmap)")
+    } else {
+        None
+    }
+}
+
+fn mount_one(children: &Children, one: &Mount, target: &Path) -> Result<(), ShimError> {
     let options = Options::parse(&one.options);
     if options.needs_mount_program() {
         return by_program(children, one, target);
     }
-    let data = CString::new(options.data).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    by_kernel(one, &options, target).map_err(ShimError::path("mount the rootfs at", target))
+}
+
+fn by_kernel(one: &Mount, options: &Options, target: &Path) -> io::Result<()> {
+    let data = CString::new(options.data.as_str()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     mount(&one.source, target, &one.type_, options.flags, &*data)?;
     if options.flags.contains(MountFlags::BIND) && options.flags.contains(MountFlags::RDONLY) {
         // A bind mount takes other flags only afterwards.
@@ -90,7 +113,7 @@ fn mount_one(children: &Children, one: &Mount, target: &Path) -> io::Result<()> 
 }
 
 /// Mounts with `mount(8)`, which knows loop devices, and from a directory in which the layers of an overlay have short names.
-fn by_program(children: &Children, one: &Mount, target: &Path) -> io::Result<()> {
+fn by_program(children: &Children, one: &Mount, target: &Path) -> Result<(), ShimError> {
     let mut command = Command::new("mount");
     if !one.type_.is_empty() && one.type_ != "bind" {
         command.arg("-t").arg(&one.type_);
@@ -100,12 +123,19 @@ fn by_program(children: &Children, one: &Mount, target: &Path) -> io::Result<()>
         command.current_dir(directory);
     }
     command.arg("-o").arg(options.join(",")).arg("--").arg(&one.source).arg::<&OsStr>(target.as_ref());
+    let failed = |source| ShimError::path("mount the rootfs at", target)(source);
+    let mut said = runtime::scratch()?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(runtime::clone(&said)?);
     let _busy = children.busy();
-    let output = command.stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(());
+    let child = command.spawn().map_err(failed)?;
+    match runtime::wait_at_most(child, PATIENCE).map_err(failed)? {
+        Some(status) if status.success() => Ok(()),
+        Some(_) => {
+            let said = runtime::read_all(&mut said);
+            Err(failed(io::Error::other(String::from_utf8_lossy(&said).trim().to_owned())))
+        }
+        None => Err(failed(io::ErrorKind::TimedOut.into())),
     }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// Makes the layers of an overlay relative to the directory that they have in common, which is returned.
@@ -235,6 +265,26 @@ mod tests {
         assert_eq!(parse("ro rw").flags, MountFlags::empty());
         assert!(parse("loop").needs_mount_program());
         assert_eq!(parse("X-containerd.mkdir.path=/x ro").data, "");
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = |target: &str, options: &str| Mount {
+            type_: "bind".into(),
+            source: "/".into(),
+            target: target.into(),
+            options: vec!["rbind".into(), options.into()],
+            ..Mount::default()
+        };
+        for (one, reason) in [
+            (mount("below", "ro"), "target"),
+            (mount("", "uidmap=0:1000:1"), "uidmap"),
+            (mount("", "gidmap=0:1000:1"), "gidmap"),
+        ] {
+            let error = Mounted::new(&Children::default(), &[one], dir.path()).unwrap_err();
+            assert!(matches!(error, ShimError::Unsupported(what) if what.contains(reason)), "{error}");
+        }
     }
 
     #[test]
