@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use super::children::Children;
+use super::connect::connect;
 use super::flags::Flags;
 use super::runtime::{Runtime, Use};
 use super::settings::Settings;
@@ -18,6 +19,8 @@ use super::{ShimError, mounts, orphans, task};
 
 /// 128 plus SIGKILL: how the container ended, as far as anybody can tell.
 const KILLED: u32 = 137;
+/// How long `urunc delete` usually takes at most.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Removes all that is left of a container and prints how it ended.
 ///
@@ -28,13 +31,30 @@ pub fn delete(flags: &Flags) -> Result<(), ShimError> {
         Some(bundle) => bundle.clone(),
         None => std::env::current_dir().map_err(|source| ShimError::System("find the bundle", source))?,
     };
+    // containerd kills us after 5 s. What takes no time comes first, and what may wait for somebody else's lock keeps nothing from being done: it goes on
+    // without us.
+    remove_socket(&bundle);
     let ended = orphans::end_creations(&bundle);
     let pid = task::read_pid(&bundle.join("init.pid")).unwrap_or(0);
-    let removed = remove(&bundle, flags);
-    let unmounted = mounts::unmount_all(&bundle.join("rootfs"));
-    remove_socket(&bundle);
+    let rootfs = bundle.join("rootfs");
+    let removed = thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel();
+        let (bundle, rootfs) = (&bundle, &rootfs);
+        let removal = scope.spawn(move || {
+            let removed = remove(bundle, flags);
+            let _ = done.send(());
+            removed
+        });
+        if is_done.recv_timeout(SOON).is_err() {
+            // It is detached where it is in use. What fails now is tried again below.
+            let _ = mounts::unmount_all(rootfs);
+        }
+        removal.join()
+    });
+    let unmounted = mounts::unmount_all(&rootfs);
     ended?;
-    removed?;
+    // It does not panic.
+    removed.unwrap_or(Ok(()))?;
     unmounted?;
     let response = DeleteResponse {
         pid,
@@ -53,11 +73,11 @@ fn remove(bundle: &Path, flags: &Flags) -> Result<(), ShimError> {
     runtime.call(&Arc::new(Children::default()), "delete", &["--force".as_ref()], Use::Output).map(drop)
 }
 
-/// Removes the dead shim's socket. A pod has one for all its containers; while somebody answers there, it is left alone.
+/// Removes the dead shim's socket. A pod has one for all its containers; while somebody listens there, it is left alone.
 fn remove_socket(bundle: &Path) {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
     let socket = PathBuf::from(address.trim().trim_start_matches("unix://"));
-    if UnixStream::connect(&socket).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+    if connect(&socket, Duration::ZERO).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
         // The next `start` for the same pod would remove it, too.
         let _ = fs::remove_file(socket);
     }
