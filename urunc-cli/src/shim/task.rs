@@ -502,7 +502,8 @@ impl Task {
     /// What the runtime fails with.
     pub fn pids(&self) -> Result<Vec<(u32, Option<String>)>, ShimError> {
         let process = self.snapshot("")?;
-        if matches!(process.stage, Stage::Stopped(_)) {
+        // A container that is being started has the runtime's lock, and is asked for by a containerd that has been restarted.
+        if matches!(process.stage, Stage::Stopped(_) | Stage::Starting) {
             return Ok(vec![(process.pid, None)]);
         }
         let arguments: [&OsStr; 2] = ["--format".as_ref(), "json".as_ref()];

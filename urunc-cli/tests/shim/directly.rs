@@ -17,7 +17,7 @@ pub(crate) fn client(containerd: &Containerd) -> TaskClient {
 
 /// For a call that ends by itself.
 pub(crate) fn patience() -> Context {
-    context::with_timeout(60_000_000_000)
+    context::with_timeout(180_000_000_000)
 }
 
 /// A copy of the shim, for which the command `verb` of `urunc` writes the file `seen`, waits until there is a file `go` and then goes on with `then`.

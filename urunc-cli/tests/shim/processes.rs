@@ -1,10 +1,10 @@
 //! The processes of delegated containers, and what a guest has instead.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 use containerd_shim_protos::api::{
-    DeleteRequest, ExecProcessRequest, ShutdownRequest, StateRequest, WaitRequest,
+    DeleteRequest, ExecProcessRequest, ResizePtyRequest, ShutdownRequest, StateRequest, WaitRequest,
 };
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::Test;
 use crate::containerd::{Containerd, Need, RUNTIME, describe, eventually, guest, plain};
 use crate::directly::{client, patience, with_slow};
+use crate::run::events_of;
 
 const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
 const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
@@ -19,6 +20,9 @@ const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "processes::a_process_is_added_and_its_status_returned", needs: RUNC, run: exec },
     Test { name: "processes::a_real_time_signal_reaches_an_added_process", needs: RUNC, run: real_time },
+    Test { name: "processes::a_signal_to_all_reaches_an_added_process", needs: RUNC, run: all },
+    Test { name: "processes::the_end_of_an_added_process_is_told_first", needs: RUNC, run: order },
+    Test { name: "processes::an_added_process_has_a_terminal_that_is_resized", needs: RUNC, run: terminal },
     Test {
         name: "processes::a_guest_takes_no_further_process_and_says_so",
         needs: GUEST,
@@ -64,6 +68,81 @@ fn real_time() -> Result<(), Failed> {
     assert_eq!(line, "ready\n", "{}", containerd.log());
     containerd.ok(&["task", "kill", "--exec-id", "e", "--signal", "35", "c"]);
     assert_eq!(client.wait().unwrap().code(), Some(128 + 35));
+    containerd.remove("c");
+    containerd.assert_clean();
+    Ok(())
+}
+
+/// A container with a process added that has said that it is there, and the client that waits for it.
+fn with_added(containerd: &Containerd) -> Child {
+    containerd.detach(&[], &plain(), "c", &["/bin/sh", "-c", "while :; do busybox sleep 1; done"]);
+    let script = "echo ready; exec busybox sleep 600";
+    let words = ["task", "exec", "--exec-id", "e", "c", "/bin/sh", "-c", script];
+    let mut client = containerd.command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(client.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n", "{}", containerd.log());
+    client
+}
+
+/// The first process, which is the init of its pid namespace and handles no signal, does not mind; nor that its `sleep` ends.
+fn all() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    let mut client = with_added(&containerd);
+    containerd.ok(&["task", "kill", "--all", "--signal", "USR1", "c"]);
+    assert_eq!(client.wait().unwrap().code(), Some(128 + 10));
+    assert_eq!(containerd.status("c"), "RUNNING");
+    containerd.remove("c");
+    containerd.assert_clean();
+    Ok(())
+}
+
+/// The kernel ends both at once.
+fn order() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    let told = events_of(&containerd, || {
+        let mut client = with_added(&containerd);
+        containerd.ok(&["task", "kill", "--signal", "KILL", "c"]);
+        assert_eq!(client.wait().unwrap().code(), Some(137));
+        assert!(eventually(|| containerd.status("c") == "STOPPED"), "{}", containerd.log());
+        containerd.ctr(&["task", "rm", "c"]);
+        containerd.ok(&["containers", "rm", "c"]);
+    });
+    let topics: Vec<&str> = told.iter().map(|(topic, _)| topic.as_str()).collect();
+    let expected = ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"];
+    assert_eq!(topics, expected.map(|topic| format!("/tasks/{topic}")), "{told:?}");
+    let ended = |index: usize| serde_json::from_str::<Value>(&told[index].1).unwrap()["id"].clone();
+    assert_eq!((ended(4), ended(5)), (json!("e"), json!("c")), "{told:?}");
+    containerd.assert_clean();
+    Ok(())
+}
+
+fn terminal() -> Result<(), Failed> {
+    let containerd = Containerd::start(&[plain()]);
+    containerd.detach(&[], &plain(), "c", &["/bin/sh", "-c", "while busybox sleep 1; do :; done"]);
+    // It ends once its terminal has the size.
+    let inside = "until busybox stty size | busybox grep -qx '33 44'; do busybox sleep 1; done; echo resized";
+    let ctr = containerd.command(&["task", "exec", "--tty", "--exec-id", "e", "c", "/bin/sh", "-c"]);
+    // ctr wants a terminal of its own.
+    let words: Vec<_> =
+        std::iter::once(ctr.get_program()).chain(ctr.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let line = format!("exec {} \"{inside}\"", words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    script.envs(ctr.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut script = script.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let shim = client(&containerd);
+    let request =
+        ResizePtyRequest { id: "c".into(), exec_id: "e".into(), height: 33, width: 44, ..Default::default() };
+    // ctr has its own idea of the size at the beginning.
+    let ends = eventually(|| {
+        let _ = shim.resize_pty(patience(), &request);
+        script.try_wait().unwrap().is_some()
+    });
+    assert!(ends, "{}", containerd.log());
+    let output = script.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("resized"), "{}", describe(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", describe(&output));
     containerd.remove("c");
     containerd.assert_clean();
     Ok(())

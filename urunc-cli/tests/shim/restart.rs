@@ -3,8 +3,11 @@
 use std::fs;
 use std::process::Stdio;
 
-use containerd_shim_protos::api::StartRequest;
+use containerd_shim_protos::api::{ExecProcessRequest, StartRequest};
+use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use libtest_mimic::Failed;
+use serde_json::json;
 
 use crate::Test;
 use crate::containerd::{Containerd, Need, describe, eventually, guest, lives, plain, shown};
@@ -95,14 +98,25 @@ fn slow_command() -> Result<(), Failed> {
     let reference = plain().reference();
     containerd.ok(&["run", "--detach", "--runtime", &shim, &reference, "c", "/bin/sh", "-c", script]);
     let before = containerd.task("c").unwrap();
-    let words = ["task", "exec", "--exec-id", "e", "c", "/bin/sh", "-c", "exit 0"];
-    let mut exec = containerd.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // ctr would wait for containerd.
+    let asked = client(&containerd);
+    let process = json!({"cwd": "/", "args": ["/bin/sh", "-c", "exit 0"], "env": ["PATH=/bin"]});
+    let spec = Any { value: process.to_string().into_bytes(), ..Any::default() };
+    let announced = ExecProcessRequest {
+        id: "c".into(),
+        exec_id: "e".into(),
+        spec: MessageField::some(spec),
+        ..ExecProcessRequest::default()
+    };
+    asked.exec(patience(), &announced).unwrap();
+    let request = StartRequest { id: "c".into(), exec_id: "e".into(), ..StartRequest::default() };
+    let started = std::thread::spawn(move || asked.start(patience(), &request));
     assert!(eventually(|| containerd.path("seen").exists()), "{}", containerd.log());
     containerd.kill();
-    exec.wait().unwrap();
     containerd.launch();
     assert_eq!(containerd.task("c"), Some(before.clone()), "{}", containerd.log());
     fs::write(containerd.path("go"), "").unwrap();
+    started.join().unwrap().unwrap();
     assert_eq!(containerd.task("c"), Some(before), "{}", containerd.log());
     containerd.remove("c");
     containerd.assert_clean();

@@ -73,6 +73,11 @@ fn detached() -> Result<(), Failed> {
 
 /// What containerd tells of tasks while `run` runs a container that it then deletes, as topics.
 pub(crate) fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<String> {
+    events_of(containerd, run).into_iter().map(|(topic, _)| topic).collect()
+}
+
+/// The same, each with what is told: a JSON document.
+pub(crate) fn events_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<(String, String)> {
     let mut listener = containerd.command(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(listener.stdout.take().unwrap()).lines();
     // A sign that it listens: containerd tells of the first thing that happens after it has subscribed.
@@ -83,17 +88,19 @@ pub(crate) fn topics_of(containerd: &Containerd, run: impl FnOnce()) -> Vec<Stri
         receiver.try_recv().is_ok()
     }));
     run();
-    let mut topics = Vec::new();
-    while topics.last().is_none_or(|topic| topic != "/tasks/delete") {
+    let mut told: Vec<(String, String)> = Vec::new();
+    while told.last().is_none_or(|(topic, _)| topic != "/tasks/delete") {
         let line = receiver.recv_timeout(std::time::Duration::from_secs(180)).unwrap();
+        // A time, the namespace, the topic, and a document.
         let topic = line.split_whitespace().find(|word| word.starts_with("/tasks/")).map(str::to_owned);
-        topics.extend(topic);
+        let document = line.find('{').map_or("", |begin| &line[begin..]).to_owned();
+        told.extend(topic.map(|topic| (topic, document)));
     }
     // The listener is `timeout`, which passes this signal on.
     let pid = rustix::process::Pid::from_raw(i32::try_from(listener.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     listener.wait().unwrap();
-    topics
+    told
 }
 
 fn events() -> Result<(), Failed> {
