@@ -11,6 +11,8 @@ STATIC ?= $(shell rustup target list --installed 2>/dev/null | grep -x x86_64-un
 
 # Where cargo puts things.
 built = $(or $(CARGO_TARGET_DIR),target)
+# Where `make test` unpacks a newer containerd than the installed one. Absolute, for tests run in the directory of their crate.
+newer = $(abspath $(built)/containerd)
 release = $(built)/$(if $(STATIC),$(STATIC)/)release
 manual = $(built)/manual
 prefix = $(DESTDIR)$(or $(PREFIX),/usr/local)
@@ -30,11 +32,12 @@ demo: ## Boot the demo unikernel and walk a second one through its life
 test: ## Install what the tests need and run all of them
 	scripts/install-deps build qemu test containerd docker podman cri linux-guest
 	scripts/stock-kernel $(or $(CARGO_TARGET_DIR),target)/linux-guest
-	-scripts/newer-containerd $(or $(CARGO_TARGET_DIR),target)/containerd
+	-scripts/newer-containerd $(newer)
 	$(MAKE) --no-print-directory guest
 	examples/unikernel/check.sh
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
+	if [ -x $(newer)/containerd ]; then URUNC_CONTAINERD=$(newer) $(CARGO) test -p urunc-cli --test shim; fi
 	$(MAKE) --no-print-directory bench-smoke
 
 .PHONY: lint
