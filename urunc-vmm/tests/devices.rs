@@ -15,8 +15,8 @@ use support::{
     perform,
 };
 use urunc_vmm::{
-    Access, Attachment, ConfigPlace, Console, ControlSocket, Disk, Guest, GuestConfig, Kvm, Machine, Monitor,
-    NetBackend, NetDevice, Network, PlanError, Role, Share, ShareKind, TapHandover, Vsock, Workload,
+    Access, Attachment, Board, ConfigPlace, Console, ControlSocket, Disk, Guest, GuestConfig, Kvm, Machine,
+    Monitor, NetBackend, NetDevice, Network, PlanError, Role, Share, ShareKind, TapHandover, Vsock, Workload,
 };
 
 const TAP: &str = "tap-test";
@@ -182,6 +182,38 @@ fn every_other_monitor_starts_with_all_that_it_can_have() {
             let (status, output) = run(monitor, &mut machine, &generic(&["exit=0"])).finish();
             assert_eq!(status.code(), Some(0), "{monitor}: {output}");
         }
+    }
+}
+
+#[test]
+fn every_other_monitor_starts_with_as_many_devices_as_a_plan_may_have() {
+    for (monitor, program, board) in [
+        (Monitor::Qemu, "qemu-system-x86_64", Board::Small),
+        (Monitor::Qemu, "qemu-system-x86_64", Board::SmallWithTimers),
+        (Monitor::Qemu, "qemu-system-x86_64", Board::Common),
+        (Monitor::Firecracker, "firecracker", Board::Small),
+        (Monitor::CloudHypervisor, "cloud-hypervisor", Board::Small),
+    ] {
+        if !have(&["demo", program]) || monitor != Monitor::Qemu && !have(&["kvm"]) {
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut machine = machine("demo");
+        machine.boot = generic(&["one"]).boot(&machine, monitor, host(monitor).arch).unwrap();
+        machine.boot.platform.board = board;
+        (machine.kvm, machine.control) = (Kvm::Off, ControlSocket::Off);
+        let launch = loop {
+            let id = format!("disk{}", machine.disks.len());
+            machine.disks.push(disk(&id, &image(directory.path(), &id), Access::ReadWrite));
+            let more = monitor.plan(&machine, &host(monitor));
+            if let Err(PlanError::TooManyDevices { .. }) = more {
+                machine.disks.pop();
+                break monitor.plan(&machine, &host(monitor)).unwrap();
+            }
+        };
+        let (status, output) = perform(&launch, BTreeMap::new()).finish();
+        assert!(output.contains("word 1: one"), "{monitor}: {output}");
+        assert_eq!(status.code(), Some(0), "{monitor} {board:?}: {output}");
     }
 }
 

@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fmt::Write, fs, path::PathBuf};
+use std::{collections::BTreeSet, fmt::Write, fs, num::NonZeroU32, path::PathBuf};
 
 use support::kernel_for;
 use urunc_vmm::{
-    Access, Arch, Attachment, ConfigPlace, Disk, EncodeError, Guest, GuestConfig, Host, Kernel, KernelImage,
-    Kvm, KvmAccess, Launch, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Root, Share, ShareKind,
-    TapHandover, Volume, Workload,
+    Access, Arch, Attachment, ConfigPlace, Console, Disk, EncodeError, Guest, GuestConfig, Host, Kernel,
+    KernelImage, Kvm, KvmAccess, Launch, Machine, Memory, Monitor, NetBackend, NetDevice, Network, Root,
+    Seccomp, Share, ShareKind, TapHandover, Volume, Vsock, Workload,
     kernel::{Elf, ElfClass, ElfKind, Format, Load, solo5::DeviceKind},
 };
 
@@ -89,16 +89,7 @@ fn machine(guest: Guest, monitor: Monitor, arch: Arch, with: With) -> Machine {
     let mut machine = Machine::new(kernel, Memory::bytes(268_435_456));
     match with {
         With::Nothing => {}
-        With::Net => machine.nets.push(NetDevice {
-            mac: "02:42:0a:00:00:02".parse().unwrap(),
-            mtu: 1450,
-            attachment: match monitor.capabilities(arch).tap {
-                TapHandover::Descriptor => Attachment::Descriptor,
-                TapHandover::Name => Attachment::Name("tap0_urunc".parse().unwrap()),
-            },
-            declared_as: None,
-            backend: NetBackend::Monitor,
-        }),
+        With::Net => machine.nets.push(net(monitor, arch)),
         With::Disk => {}
         With::Initrd => machine.initrd = Some("/boot/initrd".into()),
         With::NineP => machine.shares.push(Share {
@@ -121,6 +112,32 @@ fn machine(guest: Guest, monitor: Monitor, arch: Arch, with: With) -> Machine {
     machine
 }
 
+fn net(monitor: Monitor, arch: Arch) -> NetDevice {
+    NetDevice {
+        mac: "02:42:0a:00:00:02".parse().unwrap(),
+        mtu: 1450,
+        attachment: match monitor.capabilities(arch).tap {
+            TapHandover::Descriptor => Attachment::Descriptor,
+            TapHandover::Name => Attachment::Name("tap0_urunc".parse().unwrap()),
+        },
+        declared_as: None,
+        backend: NetBackend::Monitor,
+    }
+}
+
+fn disk(id: &str, access: Access) -> Disk {
+    Disk { id: id.parse().unwrap(), path: format!("/dev/{id}").into(), access, declared_as: None }
+}
+
+fn host(monitor: Monitor, arch: Arch) -> Host {
+    Host {
+        arch,
+        kvm: KvmAccess::Native,
+        program: format!("/usr/bin/{}", monitor.binary_names(arch)[0]).into(),
+        data_dir: None,
+    }
+}
+
 /// The arguments that the guest can carry: those of the vectors, or without the space.
 fn args(guest: Guest) -> Vec<&'static [&'static str]> {
     match guest {
@@ -138,19 +155,13 @@ fn plan(
     args: &[&str],
     with: With,
 ) -> Result<(Machine, Launch), String> {
-    let host = Host {
-        arch,
-        kvm: KvmAccess::Native,
-        program: format!("/usr/bin/{}", monitor.binary_names(arch)[0]).into(),
-        data_dir: None,
-    };
     let mut machine = machine(guest, monitor, arch, with);
     machine.boot =
         workload(guest, args, with).boot(&machine, monitor, arch).map_err(|error| error.to_string())?;
     // Whoever composes the initrd takes it out.
     let in_initrd = |config: &GuestConfig| matches!(config.place, ConfigPlace::InitrdFile(_));
     let config = machine.boot.config.take_if(|config| in_initrd(config));
-    let launch = monitor.plan(&machine, &host).map_err(|error| error.to_string())?;
+    let launch = monitor.plan(&machine, &host(monitor, arch)).map_err(|error| error.to_string())?;
     if config.is_some() {
         machine.boot.config = config;
     }
@@ -234,12 +245,57 @@ fn every_guest_on_every_monitor_with_every_device_is_as_written_down() {
     }
 }
 
+/// What else a machine can have, with the devices that a Solo5 kernel declares for it.
+type Change = (&'static str, &'static [(&'static str, DeviceKind)], fn(&mut Machine, Monitor));
+
+const CHANGES: [Change; 8] = [
+    ("several disks", &[("one", DeviceKind::Block), ("two", DeviceKind::Block)], |machine, _| {
+        machine.disks.extend(["vol1", "vol2"].map(|id| disk(id, Access::ReadWrite)));
+    }),
+    ("a read-only disk", &[("one", DeviceKind::Block)], |machine, _| {
+        machine.disks.push(disk("vol1", Access::ReadOnly));
+    }),
+    ("vhost-net", &[("service", DeviceKind::Net)], |machine, monitor| {
+        let mut net = net(monitor, Arch::X86_64);
+        net.backend = NetBackend::Vhost;
+        machine.nets.push(net);
+    }),
+    ("vsock", &[], |machine, _| machine.vsock = Some(Vsock { cid: 3, socket: "/run/vsock".into() })),
+    ("virtio console", &[], |machine, _| machine.console = Console::Virtio),
+    ("4 virtual CPUs", &[], |machine, _| machine.vcpus = NonZeroU32::new(4).unwrap()),
+    ("300 virtual CPUs", &[], |machine, _| machine.vcpus = NonZeroU32::new(300).unwrap()),
+    ("no system call filter", &[], |machine, _| machine.seccomp = Seccomp::Off),
+];
+
+#[test]
+fn every_monitor_with_whatever_else_a_machine_can_have_is_as_written_down() {
+    for monitor in Monitor::ALL {
+        let mut text = String::new();
+        for (what, declared, change) in CHANGES {
+            let image = kernel_for(monitor, Arch::X86_64, declared);
+            let kernel = Kernel { path: "/unikernel/app".into(), image };
+            let mut machine = Machine::new(kernel, Memory::mib(256));
+            change(&mut machine, monitor);
+            let launch = monitor.plan(&machine, &host(monitor, Arch::X86_64));
+            let warnings: Vec<String> =
+                launch.iter().flat_map(|it| &it.warnings).map(ToString::to_string).collect();
+            let described = describe(launch.map(|it| (machine, it)).map_err(|error| error.to_string()));
+            writeln!(text, "{what}\n{described}").unwrap();
+            for warning in warnings {
+                writeln!(text, "  warning: {warning}\n").unwrap();
+            }
+        }
+        golden(&format!("machine-{monitor}.txt"), &text);
+    }
+}
+
 /// No file is left over from a pair that is no more.
 #[test]
 fn there_is_a_file_for_each_pair_and_no_other() {
     let expected: BTreeSet<String> = Guest::ALL
         .into_iter()
         .flat_map(|guest| guest.monitors().iter().map(move |monitor| format!("{guest}-{monitor}.txt")))
+        .chain(Monitor::ALL.map(|monitor| format!("machine-{monitor}.txt")))
         .collect();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let found: BTreeSet<String> = fs::read_dir(folder)

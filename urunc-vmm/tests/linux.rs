@@ -1,5 +1,6 @@
 //! A real Linux under QEMU's emulation: arguments and variables reach its first process as they were given, and it ends.
-//! Needs a kernel for this machine, named by `URUNC_TEST_LINUX`, and a statically linked `busybox`.
+//! Needs a kernel for this machine, named by `URUNC_TEST_LINUX` or unpacked by `scripts/stock-kernel`, and a statically
+//! linked `busybox`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -18,13 +19,22 @@ for argument in \"$@\"; do echo \"argument [$argument]\"; done
 ";
 
 fn linux() -> Option<PathBuf> {
-    let kernel = std::env::var_os("URUNC_TEST_LINUX").map(PathBuf::from);
-    let required = std::env::var("URUNC_REQUIRE").is_ok_and(|all| all.split(',').any(|one| one == "linux"));
-    assert!(kernel.is_some() || !required, "linux is required, but URUNC_TEST_LINUX names no kernel");
+    let kernel = std::env::var_os("URUNC_TEST_LINUX").map_or_else(stock_kernel, PathBuf::from);
+    let kernel = Some(kernel).filter(|kernel| kernel.exists());
+    let required =
+        std::env::var("URUNC_REQUIRE").is_ok_and(|all| all.split(',').any(|one| one == "linux-guest"));
+    assert!(kernel.is_some() || !required, "linux-guest is required, but there is no kernel");
     if kernel.is_none() {
-        support::skipped("URUNC_TEST_LINUX names no kernel");
+        support::skipped("URUNC_TEST_LINUX names no kernel, and scripts/stock-kernel has unpacked none");
     }
     kernel.filter(|_| have(&["qemu-system-x86_64", "busybox"]))
+}
+
+/// Where `make test` has it unpacked.
+fn stock_kernel() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("linux-guest/vmlinuz")
 }
 
 /// An archive in the format "newc" (Linux Documentation/driver-api/early-userspace/buffer-format.rst).

@@ -11,7 +11,8 @@ use serde_json::Value;
 use support::kernel_for;
 use urunc_vmm::{
     Access, Arch, Attachment, Disk, Guest, Host, Kernel, KvmAccess, Launch, Machine, Memory, Monitor,
-    NetBackend, NetDevice, Share, ShareKind, TapHandover, Vsock, Workload, kernel::solo5::DeviceKind,
+    NetBackend, NetDevice, Network, Root, Share, ShareKind, TapHandover, Vsock, Workload,
+    kernel::solo5::DeviceKind,
 };
 
 /// Everything that a caller can choose freely.
@@ -82,13 +83,60 @@ fn machine(monitor: Monitor, values: &Values) -> Machine {
     machine
 }
 
-fn plan(guest: Guest, monitor: Monitor, values: &Values) -> Option<Launch> {
+/// What is the first process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Init {
+    /// The first of the arguments.
+    Given,
+    /// urunit, which Linux and FreeBSD have another format for.
+    Urunit,
+}
+
+/// All guests on all of their monitors, with all of their formats.
+fn pairs() -> impl Iterator<Item = (Guest, Monitor, Init)> {
+    let inits = |guest| match guest {
+        Guest::Linux => &[Init::Given, Init::Urunit][..],
+        // Another first process can be told nothing.
+        Guest::Freebsd => &[Init::Urunit],
+        _ => &[Init::Given],
+    };
+    Guest::ALL.into_iter().flat_map(move |guest| {
+        let monitors = guest.monitors().iter();
+        monitors.flat_map(move |&monitor| inits(guest).iter().map(move |&init| (guest, monitor, init)))
+    })
+}
+
+fn root(guest: Guest, monitor: Monitor) -> Root {
+    let id = "rootfs".parse().unwrap();
+    match guest {
+        Guest::Linux => Root::Disk { id, file_system: None },
+        Guest::Freebsd => Root::Disk { id, file_system: Some("ext4".to_owned()) },
+        Guest::Rumprun => Root::Disk { id, file_system: None },
+        Guest::Unikraft | Guest::Hermit if monitor.capabilities(Arch::X86_64).initrd => Root::Initrd,
+        _ => Root::None,
+    }
+}
+
+fn plan(guest: Guest, monitor: Monitor, init: Init, values: &Values) -> Option<Launch> {
     let mut machine = machine(monitor, values);
+    let mut args = values.args.clone();
+    if init == Init::Urunit {
+        "/urunit".clone_into(&mut args[0]);
+        // Its configuration is the initrd.
+        machine.initrd = None;
+    }
+    let network = Network {
+        addresses: vec!["10.0.0.2/24".parse().unwrap()],
+        gateways: vec!["10.0.0.1".parse().unwrap()],
+        ..Network::default()
+    };
     let workload = Workload {
         env: values.env.clone(),
         hostname: values.hostname.clone(),
         cwd: values.cwd.clone(),
-        ..Workload::new(guest, values.args.clone())
+        root: root(guest, monitor),
+        networks: vec![network],
+        ..Workload::new(guest, args)
     };
     machine.boot = workload.boot(&machine, monitor, Arch::X86_64).ok()?;
     let host = Host {
@@ -204,15 +252,33 @@ proptest! {
     #[test]
     fn no_value_changes_the_shape_of_a_plan(values in values()) {
         let harmless = harmless(&values);
-        for guest in Guest::ALL {
-            for &monitor in guest.monitors() {
-                // How a guest's own format keeps values apart is tested beside its encoder; here the line is one element.
-                let Some(launch) = plan(guest, monitor, &values) else { continue };
-                let expected = plan(guest, monitor, &harmless).unwrap();
-                prop_assert!(launch.args.iter().all(|arg| !arg.contains('\0')));
-                let (found, expected) = (shape(&launch, monitor), shape(&expected, monitor));
-                prop_assert_eq!(found, expected, "{} on {}: {:?}", guest, monitor, launch.args);
-            }
+        for (guest, monitor, init) in pairs() {
+            // How a guest's own format keeps values apart is tested beside its encoder; here the line is one element.
+            let Some(launch) = plan(guest, monitor, init, &values) else { continue };
+            let expected = plan(guest, monitor, init, &harmless).unwrap();
+            prop_assert!(launch.args.iter().all(|arg| !arg.contains('\0')));
+            let (found, expected) = (shape(&launch, monitor), shape(&expected, monitor));
+            prop_assert_eq!(found, expected, "{} on {}: {:?}", guest, monitor, launch.args);
         }
+    }
+}
+
+/// Or the law above would say nothing about it.
+#[test]
+fn every_pair_has_a_plan_for_harmless_values() {
+    let values = Values {
+        kernel: String::new(),
+        initrd: String::new(),
+        disk: String::new(),
+        share: String::new(),
+        vsock: String::new(),
+        data_dir: String::new(),
+        args: vec![String::new(); 3],
+        env: vec![String::new(); 2],
+        hostname: "h".to_owned(),
+        cwd: String::new(),
+    };
+    for (guest, monitor, init) in pairs() {
+        assert!(plan(guest, monitor, init, &harmless(&values)).is_some(), "{guest} on {monitor}, {init:?}");
     }
 }

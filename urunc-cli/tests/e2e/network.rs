@@ -34,6 +34,11 @@ pub(crate) const TESTS: &[Test] = &[
         needs: &[Need::Root, Need::CloudHypervisor],
         run: || takes_the_tap("cloud-hypervisor"),
     },
+    Test {
+        name: "network::a_route_that_does_not_reach_the_guest_is_a_warning",
+        needs: &[Need::Root],
+        run: left_out,
+    },
     Test { name: "network::every_end_leaves_the_namespace_as_it_was", needs: &[Need::Root], run: every_end },
     Test { name: "network::500_starts_and_kills_leave_nothing", needs: &[Need::Root], run: cycles },
     Test {
@@ -273,6 +278,24 @@ fn takes_the_tap(monitor: &str) -> Result<(), Failed> {
     scene.ok(&["kill", "c", "KILL"]);
     reap(pid);
     assert_eq!(pod.inventory(), before);
+    passed()
+}
+
+fn left_out() -> Result<(), Failed> {
+    let (scene, pod, bundle) = scene();
+    tool("ip", &["-n", &pod.name, "route", "add", "10.96.0.0/12", "via", "10.77.0.1"]);
+    scene.create_ok(&bundle, "c");
+    let output = scene.urunc(&["start", "c"]);
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}", describe(&output));
+    assert!(
+        warnings.contains("the route to 10.96.0.0/12 via 10.77.0.1 does not reach the guest"),
+        "{warnings}"
+    );
+    // What follows from the address and the gateway is no loss.
+    assert_eq!(warnings.matches("does not reach").count(), 1, "{warnings}");
+    scene.ok(&["delete", "--force", "c"]);
+    scene.assert_clean();
     passed()
 }
 

@@ -4,8 +4,8 @@ use std::{collections::HashSet, path::Path};
 
 use super::{Monitor, PlanError};
 use crate::{
-    Arch, Character, ConfigPlace, DeviceId, Document, Inherit, Machine, Memory, Role, Warning, host::Host,
-    launch::FIRST_FD,
+    Arch, Character, ConfigPlace, Console, DeviceId, Document, Inherit, Machine, Memory, Role, Warning,
+    host::Host, launch::FIRST_FD,
 };
 
 const CONFIG: &str = "guest configuration";
@@ -82,12 +82,25 @@ pub(super) fn check(
     if let Some(net) = machine.nets.iter().find(|net| net.mtu < able.min_mtu) {
         return Err(PlanError::Mtu { monitor, asked: net.mtu, min: able.min_mtu });
     }
+    check_devices(monitor, machine, able.max_devices)?;
     if let Some(vsock) = machine.vsock.as_ref().filter(|vsock| !(3..u32::MAX).contains(&vsock.cid)) {
         return Err(PlanError::VsockCid { asked: vsock.cid });
     }
     no_duplicates("disks", machine.disks.iter().map(|disk| &disk.id))?;
     no_duplicates("shared directories", machine.shares.iter().map(|share| &share.tag))?;
     Ok(memory)
+}
+
+/// Refuses more devices than there is room for.
+pub(super) fn check_devices(monitor: Monitor, machine: &Machine, max: usize) -> Result<(), PlanError> {
+    let config = config_for(machine, &ConfigPlace::LastDisk).is_some();
+    let console = machine.console == Console::Virtio;
+    let single = [config, console, machine.vsock.is_some()].into_iter().filter(|it| *it).count();
+    let asked = machine.nets.len() + machine.disks.len() + machine.shares.len() + single;
+    if asked > max {
+        return Err(PlanError::TooManyDevices { monitor, asked, max });
+    }
+    Ok(())
 }
 
 /// The address at which the guest's memory begins (QEMU hw/arm/virt.c, `VIRT_MEM`). The other monitors load no ELF on Arm.

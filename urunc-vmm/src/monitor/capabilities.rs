@@ -13,6 +13,9 @@ pub struct Capabilities {
     pub max_vcpus: u32,
     /// The longest command line in bytes.
     pub max_command_line: usize,
+    /// The largest number of devices, each disk, network interface, share, vsock, virtio console and configuration disk
+    /// being one. QEMU has it on its common board; see [`Monitor::plan`].
+    pub max_devices: usize,
     /// The smallest MTU of a network device.
     pub min_mtu: u16,
     /// Whether it needs KVM.
@@ -75,6 +78,9 @@ const LARGE: Memory = Memory::mib(512 << 10);
 /// What IPv4 and virtio need (RFC 791; virtio 1.2, 5.1.4).
 const MIN_MTU: u16 = 68;
 
+/// What the boards leave of a PCI bus with 32 slots, by trying (QEMU's `pc`, Cloud Hypervisor; on x86).
+const PCI_SLOTS: usize = 30;
+
 const fn mib(min: u64, max: Memory, step: u64) -> MemoryBounds {
     MemoryBounds { min: Memory::mib(min), max, step: Memory::mib(step) }
 }
@@ -87,6 +93,8 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             memory: mib(2, Memory::mib(4096), 2),
             max_vcpus: 1,
             max_command_line: 8191,
+            // Solo5 include/mft_abi.h: MFT_MAX_ENTRIES, of which the first is reserved.
+            max_devices: 63,
             min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,
             tap: TapHandover::Name,
@@ -107,6 +115,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             max_vcpus: 255,
             // x86: one argument of execve(2), MAX_ARG_STRLEN = 128 KiB with its NUL; QEMU has no smaller limit.
             max_command_line: (128 << 10) - 1,
+            max_devices: PCI_SLOTS,
             min_mtu: MIN_MTU,
             kvm: KvmNeed::Optional,
             tap: TapHandover::Descriptor,
@@ -124,6 +133,11 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
             memory: mib(2, LARGE, 1),
             max_vcpus: 32,
             max_command_line: 2047,
+            // Each has an interrupt; those of x86 are 5 to 23, of which it takes two for itself (1.17).
+            max_devices: match arch {
+                Arch::X86_64 => 17,
+                Arch::Aarch64 => 64,
+            },
             min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,
             tap: TapHandover::Name,
@@ -144,6 +158,7 @@ pub(super) const fn of(monitor: Monitor, arch: Arch) -> Capabilities {
                 // Less ` earlycon=pl011,mmio,0x09000000`, which it adds (vmm/src/device_manager.rs).
                 Arch::Aarch64 => 2047 - 31,
             },
+            max_devices: PCI_SLOTS,
             min_mtu: MIN_MTU,
             kvm: KvmNeed::Required,
             tap: TapHandover::Descriptor,

@@ -33,6 +33,18 @@ pub enum PlanError {
         /// The largest number.
         max: u32,
     },
+    /// Too many devices.
+    #[error(
+        "{monitor} gives this guest at most {max} devices (disks, network interfaces and others), not {asked}"
+    )]
+    TooManyDevices {
+        /// The monitor.
+        monitor: Monitor,
+        /// What was asked for.
+        asked: usize,
+        /// The largest number.
+        max: usize,
+    },
     /// A smaller MTU than the monitor's network device can have.
     #[error("{monitor} gives a guest an MTU of at least {min}, not {asked}")]
     Mtu {

@@ -24,6 +24,8 @@ pub(super) const TRANSLATION_CACHE_MIB: u32 = 64;
 
 /// The firmware of the small board.
 const QBOOT: &str = "qboot.rom";
+/// The virtio devices that the small board has room for (hw/i386/microvm.c, `virtio_num_transports` with two I/O APICs).
+const MICROVM_DEVICES: usize = 24;
 /// The object that the guest's memory is, where it must be shared.
 const RAM: &str = "guest-ram";
 
@@ -115,6 +117,9 @@ pub(super) fn plan(machine: &Machine, host: &Host) -> Result<Launch, PlanError> 
         warnings.push(Warning::Emulated { reason: reason.clone() });
     }
     let board = board(machine);
+    if host.arch == Arch::X86_64 && board != Board::Common {
+        assemble::check_devices(Monitor::Qemu, machine, MICROVM_DEVICES)?;
+    }
 
     let mut args = Args::default();
     for flag in ["-no-user-config", "-nodefaults", "-no-reboot"] {

@@ -100,6 +100,9 @@ fn refuse_absent_devices(monitor: Monitor, machine: &Machine) -> Result<(), Plan
     if machine.vsock.is_some() {
         return refuse("vsock device", "use qemu, firecracker or cloud-hypervisor");
     }
+    if machine.nets.iter().any(|net| net.backend == crate::NetBackend::Vhost) {
+        return refuse("vhost network back end", "let it move the packets itself");
+    }
     if machine.console != crate::Console::Serial {
         return refuse("virtio console", "use the serial one, which is the tender's own");
     }

@@ -352,6 +352,33 @@ fn a_configuration_that_nobody_has_placed_is_refused() {
     }
 }
 
+/// They failed to start, with a sentence about interrupts or buses.
+#[test]
+fn more_devices_than_there_is_room_for_are_refused() {
+    for (monitor, board, max) in [
+        (Monitor::Qemu, crate::Board::Small, 24),
+        (Monitor::Qemu, crate::Board::SmallWithTimers, 24),
+        (Monitor::Qemu, crate::Board::Common, 30),
+        (Monitor::Firecracker, crate::Board::Small, 17),
+        (Monitor::CloudHypervisor, crate::Board::Small, 30),
+    ] {
+        let mut machine = fitting(monitor);
+        machine.boot.platform.board = board;
+        machine.vsock = Some(crate::Vsock { cid: 3, socket: "/run/vsock".into() });
+        let disk = |number| crate::Disk {
+            id: format!("disk{number}").parse().unwrap(),
+            path: "/dev/x".into(),
+            access: crate::Access::ReadWrite,
+            declared_as: None,
+        };
+        machine.disks = (1..max).map(disk).collect();
+        monitor.plan(&machine, &host()).unwrap();
+        machine.disks.push(disk(max));
+        let error = monitor.plan(&machine, &host()).unwrap_err();
+        assert_eq!(error, PlanError::TooManyDevices { monitor, asked: max + 1, max });
+    }
+}
+
 /// The first device of a name that the image gives is taken first, the others in order.
 #[test]
 fn solo5_devices_are_attached_by_name_then_in_order() {
