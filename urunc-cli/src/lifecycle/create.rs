@@ -140,7 +140,8 @@ impl Runtime {
             }
         }
         plan.disk.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        plan.omitted.iter().for_each(|omission| log::info!("{omission}"));
+        // Every container has a host name, a user and variables, which most kinds of guests know nothing of.
+        plan.omitted.iter().for_each(|omission| log::debug!("{omission}"));
         limits.complete(&plan.root)?;
         let (mut origin, mut record) = self.describe(request, &bundle, &guest, &plan)?;
         limits.note(&mut origin, &mut record)?;
