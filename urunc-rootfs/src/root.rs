@@ -25,8 +25,8 @@ pub use attach::AttachError;
 pub use error::PrepareError;
 pub use layout::{HostLayout, TopLevel};
 pub use needs::{
-    BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, HostBind, Libraries, Needs, Owner, Proc,
-    Scratch, Source, Tmpfs, Use,
+    Below, Binding, BootFile, ByteSize, Delivery, Device, DeviceKind, DeviceNode, HostBind, Later, Libraries,
+    Needs, Owner, Proc, Scratch, Source, Tmpfs, Use,
 };
 pub use plan::{Entry, MonitorRoot, PlanError, plan};
 pub use prepare::{Handle, MountPoint, PreparedRoot};

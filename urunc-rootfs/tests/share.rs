@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{enter_own_mounts, have, have_root, in_child, in_own_mounts};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use urunc_rootfs::Access;
-use urunc_rootfs::root::{HostBind, Owner, SharedTree, Source, Target, Tmpfs, Use};
+use urunc_rootfs::root::{Below, Binding, HostBind, Later, Owner, SharedTree, Source, Target, Tmpfs, Use};
 use urunc_rootfs::virtiofsd::{DaemonLaunch, SocketNumber, Virtiofsd};
 
 fn main() -> std::process::ExitCode {
@@ -25,6 +25,7 @@ fn main() -> std::process::ExitCode {
         a_read_only_tree_still_gets_places_for_its_volumes,
         links_of_the_image_that_lead_nowhere_are_places_too,
         what_was_made_to_mount_on_can_be_removed_again,
+        a_volume_is_bound_as_its_user_wants,
         a_tmpfs_is_in_memory_and_can_hold_other_volumes,
         virtiofsd_shares_the_tree_as_planned,
     ])
@@ -222,6 +223,64 @@ fn what_was_made_to_mount_on_can_be_removed_again() {
     });
     // Of the second, `data`, `deep` and `x`, `run` and `token` stay.
     assert_eq!(facts, ((7, true, true), true, 5, true, false));
+}
+
+fn a_volume_is_bound_as_its_user_wants() {
+    // `bind` was `rbind`, and what was read-only never saw what the host mounted later, nor let it unmount.
+    if !have_root() {
+        return;
+    }
+    let seen = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = bundle(dir.path());
+        for name in ["now", "later"] {
+            fs::create_dir(volume.join(name)).unwrap();
+            fs::write(volume.join(name).join("covered"), "").unwrap();
+        }
+        // As systemd makes all mounts.
+        rustix::mount::mount_bind(&volume, &volume).unwrap();
+        rustix::mount::mount_change(&volume, rustix::mount::MountPropagationFlags::SHARED).unwrap();
+        let mount = |name: &str| {
+            let point = volume.join(name);
+            common::run_program(
+                "mount",
+                &["-t", "tmpfs", "none", point.to_str().unwrap()].map(std::ffi::OsStr::new),
+            );
+        };
+        mount("now");
+        let volumes = [
+            ("/as-ever", Binding::default()),
+            ("/alone", Binding { below: Below::LeftOut, ..Binding::default() }),
+            ("/following", Binding { later: Later::Followed, ..Binding::default() }),
+        ];
+        let binds = volumes.map(|(target, binding)| HostBind {
+            source: Source::Volume { path: volume.clone(), binding },
+            target: Target::new(target).unwrap(),
+            access: Use::Data,
+        });
+        let shared = SharedTree::plan(root.clone(), Access::ReadOnly, binds.into()).unwrap();
+        let prepared = shared.prepare(&mut Vec::new()).unwrap();
+        let host = fs::File::open("/proc/self/ns/mnt").unwrap();
+        let seen = in_child(|| {
+            enter_own_mounts();
+            prepared.attach().unwrap();
+            in_child(|| {
+                let kind = rustix::thread::LinkNameSpaceType::Mount;
+                rustix::thread::move_into_link_name_space(host.as_fd(), Some(kind)).unwrap();
+                mount("later");
+            });
+            volumes.map(|(target, _)| {
+                let covered = |name: &str| root.join(&target[1..]).join(name).join("covered").exists();
+                let written = fs::write(root.join(&target[1..]).join("x"), "").is_ok();
+                (covered("now"), covered("later"), written)
+            })
+        });
+        for point in ["later", "now", ""] {
+            rustix::mount::unmount(volume.join(point), rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+        seen
+    });
+    assert_eq!(seen, [(false, true, false), (true, true, false), (false, false, false)]);
 }
 
 fn virtiofsd() -> Option<PathBuf> {

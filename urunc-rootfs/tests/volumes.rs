@@ -12,7 +12,7 @@ use common::{LoopDisk, have_root, in_own_mounts};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 use urunc_rootfs::initrd::{Addition, Content};
-use urunc_rootfs::root::{ByteSize, Target};
+use urunc_rootfs::root::{Below, ByteSize, Target};
 use urunc_rootfs::volumes::{CopyError, Extent, Limits, SourceError, SourceKind, VolumeSource, copy_into};
 use urunc_rootfs::{FileKind, Image, MountTable};
 
@@ -25,6 +25,7 @@ fn main() -> std::process::ExitCode {
         links_in_a_volume_are_copied_and_never_followed,
         a_source_can_be_read_after_the_root_was_changed,
         a_block_backed_source_is_known_as_one,
+        what_is_mounted_below_is_copied_only_if_it_is_bound_too,
         files_are_copied_with_owner_mode_and_time,
         a_copy_cannot_leave_the_root_file_system,
         what_was_copied_can_be_undone_to_the_last_byte,
@@ -49,7 +50,11 @@ fn read(path: &Path, at: &str, limits: Limits) -> Result<BTreeMap<PathBuf, Conte
 }
 
 fn kind(path: &Path) -> SourceKind {
-    VolumeSource::open(path).unwrap().facts(&MountTable::read().unwrap(), Some(limits())).unwrap().kind
+    VolumeSource::open(path)
+        .unwrap()
+        .facts(&MountTable::read().unwrap(), Below::Included, Some(limits()))
+        .unwrap()
+        .kind
 }
 
 fn bytes(text: &str) -> Content {
@@ -162,8 +167,9 @@ fn a_block_backed_source_is_known_as_one() {
         disk.mount(&point, "rw");
         fs::create_dir(point.join("below")).unwrap();
         let table = MountTable::read().unwrap();
-        let mounted =
-            |path: &Path| VolumeSource::open(path).unwrap().facts(&table, Some(limits())).unwrap().mounted;
+        let mounted = |path: &Path| {
+            VolumeSource::open(path).unwrap().facts(&table, Below::Included, Some(limits())).unwrap().mounted
+        };
         let found = mounted(&point).unwrap();
         let below = mounted(&point.join("below")).is_none();
         rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
@@ -171,6 +177,34 @@ fn a_block_backed_source_is_known_as_one() {
     });
     assert!(point && below);
     assert_eq!(node, Some(expected));
+}
+
+fn what_is_mounted_below_is_copied_only_if_it_is_bound_too() {
+    // `bind` was taken for `rbind`.
+    if !have_root() {
+        return;
+    }
+    let seen = in_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("volume/inner");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("covered"), "").unwrap();
+        common::run_program(
+            "mount",
+            &["-t", "tmpfs", "none", inner.to_str().unwrap()].map(std::ffi::OsStr::new),
+        );
+        fs::write(inner.join("mounted"), "").unwrap();
+        let names = |below| {
+            let source = VolumeSource::open_as(dir.path().join("volume"), below).unwrap();
+            let found = source.read(&place("/v"), limits()).unwrap();
+            found.iter().map(|a| a.path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let seen = (names(Below::Included), names(Below::LeftOut));
+        rustix::mount::unmount(&inner, rustix::mount::UnmountFlags::empty()).unwrap();
+        seen
+    });
+    let expected = |last: &str| vec!["/v".to_owned(), "/v/inner".to_owned(), format!("/v/inner/{last}")];
+    assert_eq!(seen, (expected("mounted"), expected("covered")));
 }
 
 /// A root file system and, beside it, a directory that no copy may reach.

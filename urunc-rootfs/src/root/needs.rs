@@ -157,12 +157,52 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// A path on the host, trusted.
+    /// A path on the host, trusted, with all that is mounted below it.
     Host(PathBuf),
+    /// The same, as its user wants it bound.
+    Volume {
+        /// The path.
+        path: PathBuf,
+        /// The user's wishes.
+        binding: Binding,
+    },
     /// A descriptor that is passed to `prepare` under this name.
     Handle(String),
     /// Nowhere: an empty directory in memory.
     Memory(Tmpfs),
+}
+
+/// How somebody wants a directory of the host bound, where mounts are concerned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// Those that are below it now.
+    #[serde(default)]
+    pub below: Below,
+    /// Those that come and go later, if it is read-only. What is writable always sees them.
+    #[serde(default)]
+    pub later: Later,
+}
+
+/// Mounts below a directory that is bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Below {
+    /// They come along (`rbind`).
+    #[default]
+    Included,
+    /// They do not: what they cover is seen instead (`bind`).
+    LeftOut,
+}
+
+/// Mounts and unmounts of the host, below what is bound, after that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Later {
+    /// They do not matter (`private`).
+    #[default]
+    Ignored,
+    /// They happen there, too (`slave`, `shared`), once the root is attached: the kernel keeps them from detached mounts.
+    Followed,
 }
 
 /// An empty directory in memory, as a tmpfs is mounted (tmpfs(5)).

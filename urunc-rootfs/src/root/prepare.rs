@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, fstat, makedev, openat, stat, symlinkat};
 use rustix::io::Errno;
 
 use super::error::PrepareError;
-use super::needs::{ByteSize, DeviceNode, Source, Use};
+use super::needs::{Binding, ByteSize, DeviceNode, Source, Use};
 use super::plan::{Entry, MonitorRoot};
 use super::target::Target;
 use super::tree::{BindError, Nodes, Place, PointKind, Restriction, Tree, TreeKind, make_file, make_node};
@@ -234,8 +234,9 @@ impl Work<'_> {
     fn bind(&mut self, target: &Target, source: &Source, access: Use) -> Result<(), PrepareError> {
         let kind = TreeKind::Bound(access);
         let tree = match source {
-            Source::Host(path) => Tree::bound(CWD, path, kind),
-            Source::Handle(name) => Tree::bound(self.handle(name)?, Path::new(""), kind),
+            Source::Host(path) => Tree::bound(CWD, path, Binding::default(), kind),
+            Source::Volume { path, binding } => Tree::bound(CWD, path, *binding, kind),
+            Source::Handle(name) => Tree::bound(self.handle(name)?, Path::new(""), Binding::default(), kind),
             Source::Memory(tmpfs) => {
                 return self.push_tmpfs(target, Tree::memory(tmpfs, self.plan.label.as_deref()));
             }
@@ -260,7 +261,7 @@ impl Work<'_> {
         match make_node(&dir, name, *device, *access, self.plan.owner) {
             // A user namespace may not make nodes; but it may bind the host's, with the host's owner and mode.
             Err(Errno::PERM) => {
-                let tree = Tree::bound(CWD, target.as_path(), TreeKind::BoundDevice)
+                let tree = Tree::bound(CWD, target.as_path(), Binding::default(), TreeKind::BoundDevice)
                     .map_err(|(BindError::Open(e) | BindError::Restrict(e))| cannot(e))?;
                 let stat = fstat(&tree.mount).map_err(|e| cannot(e.into()))?;
                 if stat.st_rdev != makedev(device.major, device.minor) {
@@ -327,7 +328,7 @@ impl Work<'_> {
 
 fn describe(source: &Source) -> String {
     match source {
-        Source::Host(path) => path.display().to_string(),
+        Source::Host(path) | Source::Volume { path, .. } => path.display().to_string(),
         Source::Handle(name) => format!("the descriptor `{name}`"),
         Source::Memory(_) => "a tmpfs".to_owned(),
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::AttachError;
 use super::error::PrepareError;
-use super::needs::{HostBind, Owner, Use};
+use super::needs::{Binding, HostBind, Owner, Use};
 use super::plan::{Entry, MonitorRoot, PlanError, arrange};
 use super::prepare::{MountPoint, PreparedRoot, prepare};
 use super::tree::{BindError, Tree, TreeKind};
@@ -57,7 +57,7 @@ impl SharedTree {
     pub fn prepare(&self, made: &mut Vec<MountPoint>) -> Result<PreparedShare, PrepareError> {
         let cannot_open =
             |source: io::Error| PrepareError::Open { source_name: self.root.display().to_string(), source };
-        let root = Tree::bound(CWD, &self.root, TreeKind::Bound(Use::Share(self.access)));
+        let root = Tree::bound(CWD, &self.root, Binding::default(), TreeKind::Bound(Use::Share(self.access)));
         let root = root.map_err(|(BindError::Open(e) | BindError::Restrict(e))| cannot_open(e))?;
         let contents =
             MonitorRoot { entries: self.binds.clone(), owner: Owner { uid: 0, gid: 0 }, label: None };

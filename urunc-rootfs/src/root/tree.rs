@@ -18,7 +18,7 @@ use rustix::mount::{
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use super::needs::{ByteSize, Device, DeviceKind, Owner, Tmpfs, Use};
+use super::needs::{Below, Binding, ByteSize, Device, DeviceKind, Later, Owner, Tmpfs, Use};
 use crate::access::Access;
 use crate::confined::{self, Missing};
 use crate::image::FileKind;
@@ -128,7 +128,12 @@ impl Tree {
     }
 
     /// A clone of what `path` names, seen from `at`; an empty path means `at` itself.
-    pub(super) fn bound(at: BorrowedFd<'_>, path: &Path, kind: TreeKind) -> Result<Self, BindError> {
+    pub(super) fn bound(
+        at: BorrowedFd<'_>,
+        path: &Path,
+        binding: Binding,
+        kind: TreeKind,
+    ) -> Result<Self, BindError> {
         let clone = |deep: OpenTreeFlags| {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | deep;
             let empty = if path.as_os_str().is_empty() {
@@ -139,8 +144,14 @@ impl Tree {
             open_tree(at, path, flags | empty).map_err(|e| BindError::Open(e.into()))
         };
         let source = (!path.as_os_str().is_empty()).then(|| path.to_path_buf());
-        let restriction = Restriction::on(&kind);
-        let mount = clone(OpenTreeFlags::AT_RECURSIVE)?;
+        let mut restriction = Restriction::on(&kind);
+        if binding.later == Later::Followed {
+            restriction.propagation = MountPropagationFlags::DOWNSTREAM;
+        }
+        let mount = clone(match binding.below {
+            Below::Included => OpenTreeFlags::AT_RECURSIVE,
+            Below::LeftOut => OpenTreeFlags::empty(),
+        })?;
         // What grows is read-only only when it has grown.
         let later = if kind.grows() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
         match sys::mount_setattr_recursive(mount.as_fd(), restriction.flags - later, restriction.propagation)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Access;
 use crate::image::FileKind;
 use crate::mounts::MountId;
-use crate::root::Tmpfs;
+use crate::root::{Binding, Tmpfs};
 use crate::select::MountedRootfs;
 
 /// One of the container's mounts.
@@ -31,6 +31,8 @@ pub enum Origin {
         path: PathBuf,
         /// What is there.
         facts: SourceFacts,
+        /// How it is to be bound.
+        binding: Binding,
     },
     /// An empty directory in memory.
     Tmpfs(Tmpfs),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Access;
 use crate::image::FileKind;
 use crate::mounts::Mount;
-use crate::root::{HostBind, Source, Target, Tmpfs, Use};
+use crate::root::{Below, Binding, HostBind, Source, Target, Tmpfs, Use};
 use crate::select::Reason;
 
 /// What happens to all volumes.
@@ -28,6 +28,8 @@ pub enum Delivery {
     Share {
         /// Its path on the host.
         source: PathBuf,
+        /// How it is bound.
+        binding: Binding,
         /// Its path in the guest.
         destination: Target,
         /// What the guest may do with it.
@@ -74,6 +76,8 @@ pub enum Delivery {
     Snapshot {
         /// Its path on the host.
         source: PathBuf,
+        /// Whether what is mounted below it is copied, too.
+        below: Below,
         /// Its path in the guest.
         destination: Target,
         /// Where the copy goes.
@@ -193,12 +197,13 @@ impl VolumePlan {
     #[must_use]
     pub fn binds(&self) -> Vec<HostBind> {
         let bind = |delivery: &Delivery| match delivery {
-            Delivery::Share { source, destination, access } => {
+            Delivery::Share { source, binding, destination, access } => {
                 let access = match access {
                     Access::ReadOnly => Use::Data,
                     Access::ReadWrite => Use::Share(Access::ReadWrite),
                 };
-                Some(HostBind { source: Source::Host(source.clone()), target: destination.clone(), access })
+                let source = Source::Volume { path: source.clone(), binding: *binding };
+                Some(HostBind { source, target: destination.clone(), access })
             }
             Delivery::Memory { destination, tmpfs } => Some(HostBind {
                 source: Source::Memory(tmpfs.clone()),

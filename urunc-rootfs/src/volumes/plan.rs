@@ -87,8 +87,8 @@ fn deliver(
 ) -> Result<Delivery, Why> {
     let destination = Target::new(&volume.destination).map_err(|_| Why::Destination)?;
     let access = volume.access;
-    let (source, facts) = match &volume.origin {
-        Origin::Bind { path, facts } => (path.clone(), facts),
+    let (source, facts, binding) = match &volume.origin {
+        Origin::Bind { path, facts, binding } => (path.clone(), facts, *binding),
         Origin::Kernel => return Err(Why::GuestsOwn),
         Origin::Tmpfs(tmpfs) => {
             let tmpfs = tmpfs.clone();
@@ -105,7 +105,7 @@ fn deliver(
         return Err(Why::Special(kind));
     }
     if let Door::Share = door {
-        return Ok(Delivery::Share { source, destination, access });
+        return Ok(Delivery::Share { source, binding, destination, access });
     }
     let disk = match &facts.mounted {
         None => None,
@@ -134,7 +134,7 @@ fn deliver(
             Err(Why::Unreadable)
         }
         (SourceKind::Directory(Extent::Small), Access::ReadWrite) => Err(Why::WritesWouldBeLost { disk }),
-        _ => Ok(Delivery::Snapshot { source, destination, medium }),
+        _ => Ok(Delivery::Snapshot { source, below: binding.below, destination, medium }),
     }
 }
 

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::facts::{Extent, SourceFacts, SourceKind};
 use crate::image::FileKind;
 use crate::initrd::{Addition, Content};
 use crate::mounts::MountTable;
 use crate::probe::{as_mounted, mount_of};
-use crate::root::{ByteSize, Target};
+use crate::root::{Below, ByteSize, Target};
 
 /// How much is copied at most from one volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,13 +115,43 @@ impl VolumeSource {
         }
     }
 
-    /// What there is to decide on. Without limits nothing is to be copied, and nobody looks how much there is.
+    /// As [`VolumeSource::open`], but what is mounted below it is not there: what it covers is, instead.
+    ///
+    /// # Errors
+    /// [`SourceError::Open`].
+    pub fn open_as(path: impl AsRef<Path>, below: Below) -> Result<Self, SourceError> {
+        let mut source = Self::open(path)?;
+        if below == Below::LeftOut && source.kind == FileKind::Directory {
+            let again = || -> rustix::io::Result<OwnedFd> {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let alone = open_tree(&source.fd, "", flags | OpenTreeFlags::AT_EMPTY_PATH)?;
+                openat(&alone, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            };
+            let opened = again();
+            source.fd =
+                opened.map_err(|e| SourceError::Open { path: source.path.clone(), source: e.into() })?;
+        }
+        Ok(source)
+    }
+
+    /// What there is to decide on. Whether what is mounted `below` counts is said, because only copying cares. Without limits nothing is to be copied, and nobody looks how much there is.
     ///
     /// # Errors
     /// [`SourceError::Open`] if the kernel does not tell.
-    pub fn facts(&self, table: &MountTable, limits: Option<Limits>) -> Result<SourceFacts, SourceError> {
+    pub fn facts(
+        &self,
+        table: &MountTable,
+        below: Below,
+        limits: Option<Limits>,
+    ) -> Result<SourceFacts, SourceError> {
         let cannot = |source| SourceError::Open { path: self.path.clone(), source };
-        let look = |limits| match self.read_with(Path::new("/"), limits, Reading::Sizes) {
+        let sizes = |limits| match below {
+            Below::Included => self.read_with(Path::new("/"), limits, Reading::Sizes),
+            Below::LeftOut => {
+                Self::open_as(&self.path, below)?.read_with(Path::new("/"), limits, Reading::Sizes)
+            }
+        };
+        let look = |limits| match sizes(limits) {
             Ok(_) => Extent::Small,
             Err(SourceError::TooLarge { .. }) => Extent::Large,
             Err(SourceError::Special { kind, .. }) => Extent::Holds(kind),

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use urunc_rootfs::root::{Owner, Tmpfs};
+use urunc_rootfs::root::{Below, Binding, Later, Owner, Tmpfs};
 use urunc_rootfs::select::{ContainerRootfs, Facts, MonitorSupport, MountRootfs, Selection, Support, Wish};
 use urunc_rootfs::volumes::{Limits, Origin, Volume, VolumeSource};
 use urunc_rootfs::{Access, Image, MountTable};
@@ -118,8 +118,9 @@ fn origin(
         let source =
             mount.source.as_ref().ok_or_else(|| DiskError::NoSource { destination: destination() })?;
         let path = bundle.join(source);
-        let facts = VolumeSource::open(&path)?.facts(table, limits)?;
-        return Ok(Origin::Bind { path, facts });
+        let binding = binding(&mount.options);
+        let facts = VolumeSource::open(&path)?.facts(table, binding.below, limits)?;
+        return Ok(Origin::Bind { path, facts, binding });
     }
     match mount.kind.as_deref() {
         Some("tmpfs") => Ok(Origin::Tmpfs(tmpfs(&mount.options))),
@@ -140,6 +141,23 @@ fn tmpfs(options: &[String]) -> Tmpfs {
         mode: value("mode").and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o1777) & 0o7777,
         owner: Owner { uid: id("uid"), gid: id("gid") },
     }
+}
+
+/// What the options say about mounts below a bind; the last word counts here, too.
+fn binding(options: &[String]) -> Binding {
+    let last = |words: &[&str]| options.iter().rev().find(|option| words.contains(&option.as_str()));
+    let below = match last(&["bind", "rbind"]).map(String::as_str) {
+        Some("bind") => Below::LeftOut,
+        // An engine that says neither means what all of them say.
+        _ => Below::Included,
+    };
+    let propagation =
+        ["private", "rprivate", "unbindable", "runbindable", "slave", "rslave", "shared", "rshared"];
+    let later = match last(&propagation).map(String::as_str) {
+        Some("slave" | "rslave" | "shared" | "rshared") => Later::Followed,
+        _ => Later::Ignored,
+    };
+    Binding { below, later }
 }
 
 /// The last word counts, as for `mount(8)`.
@@ -197,6 +215,22 @@ mod tests {
             assert!(message.contains(word) && message.contains("/data"), "{message}");
         }
         assert!(origin_of(&mount(Some("bind"), None, &[])).is_err());
+    }
+
+    #[test]
+    fn a_bind_takes_along_what_its_options_say() {
+        use {Below::*, Later::*};
+        for (options, below, later) in [
+            (&[][..], Included, Ignored),
+            (&["rbind", "ro"], Included, Ignored),
+            (&["bind", "rprivate"], LeftOut, Ignored),
+            (&["rbind", "ro", "rslave"], Included, Followed),
+            (&["bind", "shared"], LeftOut, Followed),
+            (&["bind", "rbind", "rslave", "rprivate"], Included, Ignored),
+        ] {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            assert_eq!(binding(&options), Binding { below, later }, "{options:?}");
+        }
     }
 
     #[test]

@@ -257,9 +257,9 @@ impl Work<'_> {
                 plan.frozen.directories.push((destination, tmpfs));
                 return Ok(());
             }
-            Delivery::Snapshot { source, destination, medium } => {
+            Delivery::Snapshot { source, below, destination, medium } => {
                 let weight = self.weight(&destination);
-                let snapshot = Snapshot { source, destination, weight };
+                let snapshot = Snapshot { source, destination, below, weight };
                 match medium {
                     Medium::Initrd => plan.frozen.snapshots.push(snapshot),
                     Medium::Rootfs => plan.copies.push(snapshot),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use urunc_rootfs::initrd::Addition;
-use urunc_rootfs::root::Target;
+use urunc_rootfs::root::{Below, Target};
 use urunc_rootfs::volumes::{Limits, VolumeSource, Weight};
 
 use super::DiskError;
@@ -14,6 +14,9 @@ use super::DiskError;
 pub(super) struct Snapshot {
     pub(super) source: PathBuf,
     pub(super) destination: Target,
+    /// Whether what is mounted below the source is copied, too.
+    #[serde(default)]
+    pub(super) below: Below,
     /// Whether anybody minds if the guest does not get it.
     pub(super) weight: Weight,
 }
@@ -21,7 +24,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Reads what is there now.
     pub(super) fn read(&self) -> Result<Vec<Addition>, DiskError> {
-        Ok(VolumeSource::open(&self.source)?.read(&self.destination, Limits::default())?)
+        Ok(VolumeSource::open_as(&self.source, self.below)?.read(&self.destination, Limits::default())?)
     }
 
     /// Passes `result` on, but for an error with something that container engines put into every container, wanted or not:

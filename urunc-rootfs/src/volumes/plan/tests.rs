@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::image::FileKind;
 use crate::mounts::{MountId, MountTable};
-use crate::root::{Owner, Tmpfs, Use};
+use crate::root::{Binding, Owner, Tmpfs, Use};
 use crate::select::{Completeness, MountRootfs, MountedRootfs};
 use crate::volumes::{SourceFacts, Undeliverable};
 
@@ -16,7 +16,11 @@ fn guest() -> GuestSupport {
 fn bind(destination: &str, kind: SourceKind, access: Access) -> Volume {
     let facts = SourceFacts { kind, mounted: None, lies_in: MountId(0) };
     let path = Path::new("/host").join(&destination[1..]);
-    Volume { destination: destination.into(), origin: Origin::Bind { path, facts }, access }
+    Volume {
+        destination: destination.into(),
+        origin: Origin::Bind { path, facts, binding: Binding::default() },
+        access,
+    }
 }
 
 fn tmpfs(destination: &str) -> Volume {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
-use urunc_rootfs::root::Owner;
+use urunc_rootfs::root::{Below, Binding, Owner};
 use urunc_rootfs::volumes::{Origin, Undelivered, Volume as Wanted, Why};
 use urunc_vmm::kernel::inspect;
 use urunc_vmm::{Kernel, Kvm, Memory};
@@ -118,11 +118,21 @@ fn reach(deliveries: Vec<Delivery>) -> VolumePlan {
 }
 
 fn snapshot(medium: Medium) -> Delivery {
-    Delivery::Snapshot { source: "/host/key".into(), destination: target("/etc/key"), medium }
+    Delivery::Snapshot {
+        source: "/host/key".into(),
+        below: Below::Included,
+        destination: target("/etc/key"),
+        medium,
+    }
 }
 
 fn shared(access: Access) -> Delivery {
-    Delivery::Share { source: "/host/data".into(), destination: target("/data"), access }
+    Delivery::Share {
+        source: "/host/data".into(),
+        binding: Binding::default(),
+        destination: target("/data"),
+        access,
+    }
 }
 
 fn image_disk(point: &str) -> Delivery {
@@ -273,7 +283,8 @@ fn the_monitor_serves_9p_from_its_own_root() {
         "root Share(DeviceId(\"fs0\"))\n\
          share fs0 NineP { path: \"/share\", access: ReadWrite }\n\
          bind Host(\"BUNDLE/rootfs\") at /share Share(ReadWrite)\n\
-         bind Host(\"/host/data\") at /share/data Share(ReadWrite)\n"
+         bind Volume { path: \"/host/data\", binding: Binding { below: Included, later: Ignored } } at \
+         /share/data Share(ReadWrite)\n"
     );
 }
 
