@@ -57,8 +57,13 @@ pub(super) fn convert(resources: &LinuxResources) -> Result<Resources, ResourceE
             .hugepage_limits()
             .iter()
             .flatten()
-            .filter_map(|it| Some((it.page_size().clone(), u64::try_from(it.limit()).ok()?)))
-            .collect(),
+            // As everywhere, -1 is no limit, which is what there is without one.
+            .filter(|it| it.limit() != -1)
+            .map(|it| match u64::try_from(it.limit()) {
+                Ok(bytes) => Ok((it.page_size().clone(), bytes)),
+                Err(_) => Err(ResourceError::Size { field: "hugepageLimits.limit", value: it.limit() }),
+            })
+            .collect::<Result<_, _>>()?,
         devices: resources.devices().iter().flatten().filter_map(device_rule).collect::<Result<_, _>>()?,
         network: NetworkLimits {
             class_id: network.and_then(|network| network.class_id()),
@@ -97,6 +102,11 @@ fn size(field: &'static str, value: Option<i64>) -> Result<Option<Limit>, Resour
 }
 
 fn memory(memory: &LinuxMemory) -> Result<MemoryLimits, ResourceError> {
+    if memory.check_before_update() == Some(true) {
+        log::warn!(
+            "linux.resources.memory.checkBeforeUpdate is not heeded: the kernel may end what needs more than its new limit"
+        );
+    }
     Ok(MemoryLimits {
         limit: size("memory.limit", memory.limit())?,
         reservation: size("memory.reservation", memory.reservation())?,
@@ -213,6 +223,7 @@ mod tests {
         for (json, says) in [
             (json!({"memory": {"limit": -2}}), "memory.limit is -2"),
             (json!({"memory": {"swap": -7}}), "memory.swap is -7"),
+            (json!({"hugepageLimits": [{"pageSize": "2MB", "limit": -5}]}), "hugepageLimits.limit is -5"),
             (json!({"devices": [{"allow": true, "access": "rwx"}]}), "\"rwx\""),
             (json!({"devices": [{"allow": true, "type": "c", "major": -3}]}), "-3"),
             (json!({"blockIO": {"throttleReadBpsDevice": [{"major": -1, "minor": 0, "rate": 1}]}}), "-1"),

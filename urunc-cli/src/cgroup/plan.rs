@@ -175,10 +175,12 @@ pub fn plan(
 ) -> Result<CgroupPlan, PlanError> {
     let mut plan = CgroupPlan::default();
     for hierarchy in &layout.hierarchies {
-        let given = match path {
-            CgroupPath::Absolute(path) | CgroupPath::Relative(path) => path,
+        let base = match path {
+            CgroupPath::Absolute(_) => "/",
+            CgroupPath::Relative(_) => ".",
         };
-        let path = path.below(hierarchy).ok_or_else(|| PlanError::Root(given.clone()))?;
+        // It has no more components than that.
+        let path = path.below(hierarchy).ok_or_else(|| PlanError::Root(base.into()))?;
         let v1 = match &hierarchy.kind {
             HierarchyKind::V1(controllers) => Some(controllers.clone()),
             HierarchyKind::V2(_) => None,
@@ -429,7 +431,8 @@ mod tests {
         for path in ["/", "/..", "..", "a/..", "/./"] {
             let path = CgroupPath::new(Some(Path::new(path)), "x");
             let refused = plan(&path, &Resources::default(), &[], &unified());
-            assert!(matches!(refused, Err(PlanError::Root(_))), "{path:?}");
+            let shown = if matches!(path, CgroupPath::Absolute(_)) { "/" } else { "." };
+            assert_eq!(refused, Err(PlanError::Root(shown.into())), "{path:?}");
         }
     }
 

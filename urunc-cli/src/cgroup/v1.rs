@@ -122,11 +122,17 @@ fn block(resources: &Resources) -> Vec<Write> {
     writes
 }
 
+/// What is used, and, by kernels that tell the two apart, what is reserved: who maps more than the latter is told so, and who uses more than the former
+/// is killed.
 pub(super) fn huge_pages(resources: &Resources, suffix: &str) -> Vec<Write> {
-    let write = |(size, bytes): (&String, &u64)| {
-        Write::new(format!("hugetlb.{size}.{suffix}"), bytes, "linux.resources.hugepageLimits")
+    let writes = |(size, bytes): (&String, &u64)| {
+        let used = format!("hugetlb.{size}.{suffix}");
+        let field = "linux.resources.hugepageLimits";
+        let reserved =
+            Write::new(format!("hugetlb.{size}.rsvd.{suffix}"), bytes, field).or(used.as_str(), bytes);
+        [Write::new(used, bytes, field), reserved]
     };
-    resources.hugepages.iter().map(write).collect()
+    resources.hugepages.iter().flat_map(writes).collect()
 }
 
 pub(super) fn rdma(resources: &Resources) -> Vec<Write> {
