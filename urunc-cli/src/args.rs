@@ -13,7 +13,7 @@ pub use command::Command;
 pub use events::EventsArgs;
 pub use update::UpdateArgs;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 
 /// What the manual page says besides.
 const FILES: &str = "Configuration: /etc/urunc/config.toml, or the file that URUNC_CONFIG_FILE names. A container keeps what it was \
@@ -21,7 +21,7 @@ created with. Containers that are no unikernels go to another runtime (runtime.d
 
 /// An OCI runtime for unikernels and microVMs.
 #[derive(Debug, Parser)]
-#[command(name = "urunc", version, propagate_version = true, max_term_width = 110, after_help = FILES)]
+#[command(name = "urunc", version, propagate_version = true, disable_version_flag = true, max_term_width = 110, after_help = FILES)]
 pub struct Args {
     /// Options that come before the command.
     #[command(flatten)]
@@ -52,8 +52,13 @@ pub struct GlobalArgs {
     pub debug: bool,
 
     /// Have systemd make the cgroup: linux.cgroupsPath is then slice:prefix:name
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     pub systemd_cgroup: bool,
+
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
 
     /// Accepted for compatibility
     #[arg(long, value_name = "MODE", hide = true)]
@@ -96,6 +101,10 @@ pub struct BundleArgs {
     /// File to write the container's process id to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+
+    /// Unix socket that receives the container's pidfd
+    #[arg(long, value_name = "SOCKET", hide = true)]
+    pub pidfd_socket: Option<PathBuf>,
 
     /// Accepted for compatibility: the monitor's root is a fresh tmpfs that is always pivoted into
     #[arg(long, hide = true)]
@@ -382,11 +391,20 @@ mod tests {
             "urunc list --format json --quiet",
             "urunc ps ID -ef",
             "urunc features",
+            "urunc --systemd-cgroup=true create --bundle /b --pidfd-socket /s ID",
+            "urunc --systemd-cgroup=false state ID",
             "urunc exec --pid-file /p --process /f --detach --preserve-fds 1 --console-socket /c ID",
             "urunc exec --no-new-privs --cap CAP_CHOWN --apparmor a --process-label l -g 1 --cwd / -u 0:0 ID ls -l",
             "urunc exec --pid-file /p --process /f --detach ID",
             "urunc exec -t -e A=b ID sh -c true",
         ];
+        for flag in ["-v", "-V", "--version"] {
+            let said = Args::try_parse_from(["urunc", flag]).unwrap_err();
+            assert!(
+                said.kind() == clap::error::ErrorKind::DisplayVersion && said.to_string().contains("urunc"),
+                "{said}"
+            );
+        }
         for line in lines {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

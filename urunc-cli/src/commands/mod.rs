@@ -163,7 +163,7 @@ fn execute(args: Args, config: &Config) -> Result<ExitCode, CommandError> {
         }
         Command::Spec(spec) => spec::write(&spec.bundle)?,
         Command::Check(check) => {
-            let findings = check::look(config, check.bundle.as_deref());
+            let findings = check::look(config, check.bundle.as_deref(), driver);
             io::stdout().lock().write_all(findings.render().as_bytes())?;
             return Ok(if findings.usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -190,6 +190,7 @@ fn create_request(
         bundle: bundle.bundle,
         console: bundle.console_socket.map_or(Console::None, Console::Socket),
         pid_file: bundle.pid_file,
+        pidfd_socket: bundle.pidfd_socket,
         cgroups,
         keyring: if bundle.no_new_keyring { Keyring::Callers } else { Keyring::New },
     })

@@ -27,6 +27,7 @@ use super::plan::{self, BootSource, ContainerPlan};
 use super::{INIT_PATIENCE, LifecycleError, Runtime, teardown};
 use crate::bundle::annotations::{self, FILE};
 use crate::bundle::{Bundle, BundleFile, ContainerSpec, GuestConfig, NamespaceKind, Terminal, WindowSize};
+use crate::config::Config;
 use crate::sandbox::channel::{Channel, Listener};
 use crate::sandbox::console::Console as Pty;
 use crate::sandbox::foreground::Streams;
@@ -73,6 +74,8 @@ pub struct CreateRequest {
     pub console: Console,
     /// File that its process id is written to.
     pub pid_file: Option<PathBuf>,
+    /// Unix socket that its pidfd is sent to.
+    pub pidfd_socket: Option<PathBuf>,
     /// Who makes its control group.
     pub cgroups: CgroupDriver,
     /// Whether it gets a session keyring of its own.
@@ -106,29 +109,12 @@ impl Runtime {
         if let Err(LifecycleError::NotUnikernel { bundle }) = &opened {
             self.redirect_proxy(bundle)?;
         }
-        let (mut bundle, image, guest) = opened?;
+        let opened = opened?;
         stamps.take(Step::BundleRead);
-        check_console(&bundle, &request.console)?;
-        settings::check(&bundle.spec.sysctls, &bundle.spec.namespaces)?;
-        Modules::of_host().check(&bundle.spec.labels)?;
+        check_console(&opened.0, &request.console)?;
         let directory = self.store.path().join(request.id.as_str());
-        let mounts = MountTable::read()?;
-        let mut plan = plan::plan(&bundle, &guest, &image, &self.config, &mounts)?;
-        let accounting = self.config.runtime.memory;
-        let overhead = plan.frozen.overhead();
-        let mut limits = Limits::decide(
-            &bundle.spec,
-            request.cgroups,
-            guest.monitor,
-            overhead,
-            accounting,
-            &directory,
-            &mounts,
-        )?;
-        if let Some(less) = limits.reduced_memory() {
-            bundle.spec.memory_limit = Some(less);
-            plan = plan::plan(&bundle, &guest, &image, &self.config, &mounts)?;
-        }
+        let Decision { bundle, image, guest, plan, limits } =
+            decide(opened, request.cgroups, &directory, &self.config)?;
         for text in self.config.without_effect() {
             log::info!("the configuration has a key without effect: {text}");
         }
@@ -142,7 +128,6 @@ impl Runtime {
         plan.disk.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         // Every container has a host name, a user and variables, which most kinds of guests know nothing of.
         plan.omitted.iter().for_each(|omission| log::debug!("{omission}"));
-        limits.complete(&plan.root)?;
         let (mut origin, mut record) = self.describe(request, &bundle, &guest, &plan)?;
         limits.note(&mut origin, &mut record)?;
         origin.resources = plan.disk.owed()?;
@@ -251,6 +236,41 @@ pub(super) fn open_bundle(directory: &Path) -> Result<(Bundle, Image, GuestConfi
     let bundle = file.check()?;
     let image = Image::open(&bundle.spec.rootfs)?;
     Ok((bundle, image, guest))
+}
+
+/// All that is decided before anything is touched.
+pub(super) struct Decision {
+    pub(super) bundle: Bundle,
+    pub(super) image: Image,
+    pub(super) guest: GuestConfig,
+    pub(super) plan: ContainerPlan,
+    pub(super) limits: Limits,
+}
+
+/// Decides what becomes of a bundle: for `create`, and for `check`, which goes no further. `directory` is the container's state directory.
+///
+/// # Errors
+/// [`LifecycleError`], if it cannot be on this host.
+pub(super) fn decide(
+    opened: (Bundle, Image, GuestConfig),
+    driver: CgroupDriver,
+    directory: &Path,
+    config: &Config,
+) -> Result<Decision, LifecycleError> {
+    let (mut bundle, image, guest) = opened;
+    settings::check(&bundle.spec.sysctls, &bundle.spec.namespaces)?;
+    Modules::of_host().check(&bundle.spec.labels)?;
+    let mounts = MountTable::read()?;
+    let mut plan = plan::plan(&bundle, &guest, &image, config, &mounts)?;
+    let (accounting, overhead) = (config.runtime.memory, plan.frozen.overhead());
+    let mut limits =
+        Limits::decide(&bundle.spec, driver, guest.monitor, overhead, accounting, directory, &mounts)?;
+    if let Some(less) = limits.reduced_memory() {
+        bundle.spec.memory_limit = Some(less);
+        plan = plan::plan(&bundle, &guest, &image, config, &mounts)?;
+    }
+    limits.complete(&plan.root)?;
+    Ok(Decision { bundle, image, guest, plan, limits })
 }
 
 /// What is known before anything is acquired.
@@ -379,7 +399,11 @@ fn commit(
     given: Given<'_>,
 ) -> Result<(), LifecycleError> {
     let Given {
-        bundle: Bundle { spec, .. }, request: CreateRequest { console, .. }, pid_file, stamps, ..
+        bundle: Bundle { spec, .. },
+        request: CreateRequest { console, pidfd_socket, .. },
+        pid_file,
+        stamps,
+        ..
     } = given;
     // Before anything that could take time: whoever wants to force the container away finds its process.
     let exe = process.exe()?;
@@ -411,6 +435,9 @@ fn commit(
     }
     if let (Streams::Terminal(master), Console::Socket(path)) = (streams, console) {
         crate::sandbox::console::send_master(master, path)?;
+    }
+    if let Some(path) = pidfd_socket {
+        crate::sandbox::console::send_pidfd(process.pidfd(), path)?;
     }
     if let Some(pid_file) = pid_file {
         pid_file.write(process.pid())?;

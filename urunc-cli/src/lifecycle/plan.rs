@@ -26,6 +26,7 @@ use urunc_vmm::{
     Network, Omission, Seccomp, Shutdown, TapHandover, UnknownArch, Warning, Workload,
 };
 
+use super::create::{CgroupDriver, Decision};
 use super::disk::{self, DiskError, DiskPlan, FrozenDisk};
 use super::error::StartError;
 use super::{LifecycleError, network, probe};
@@ -541,9 +542,11 @@ pub struct Rehearsal {
 ///
 /// # Errors
 /// What create would fail with before it touches anything.
-pub fn rehearse(bundle: &Path, config: &Config) -> Result<Rehearsal, LifecycleError> {
-    let (bundle, image, guest) = super::create::open_bundle(bundle)?;
-    let plan = plan(&bundle, &guest, &image, config, &MountTable::read()?)?;
+pub fn rehearse(bundle: &Path, driver: CgroupDriver, config: &Config) -> Result<Rehearsal, LifecycleError> {
+    let opened = super::create::open_bundle(bundle)?;
+    let directory = super::default_root().join("check");
+    let Decision { bundle, guest, plan, .. } = super::create::decide(opened, driver, &directory, config)?;
+    crate::sandbox::spawn::check(&bundle.spec.namespaces)?;
     let launch = plan.frozen.rehearse()?;
     let words = std::iter::once(launch.program.display().to_string()).chain(launch.args);
     Ok(Rehearsal {

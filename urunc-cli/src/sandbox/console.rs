@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,8 +29,17 @@ pub enum ConsoleError {
     #[error("cannot make a pseudo-terminal")]
     Open(#[source] io::Error),
     /// The path does not fit a socket address.
-    #[error("the console socket's path {path} cannot be used; a socket's path has at most 107 bytes")]
+    #[error("the socket's path {path} cannot be used; a socket's path has at most 107 bytes")]
     Address {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody took the pidfd.
+    #[error("cannot send the container's pidfd to the socket {path}; its owner must be listening")]
+    SendPidfd {
         /// The path.
         path: PathBuf,
         /// What the system said.
@@ -83,6 +92,23 @@ impl Console {
 /// # Errors
 /// [`ConsoleError`]
 pub fn send_master(master: &OwnedFd, path: &Path) -> Result<(), ConsoleError> {
+    let name = ptsname(master, Vec::new())
+        .map_err(|errno| ConsoleError::Send { path: path.to_owned(), source: errno.into() })?;
+    send(master.as_fd(), name.as_bytes(), path)
+}
+
+/// Sends the container's `pidfd` to the Unix socket at `path` (`--pidfd-socket`).
+///
+/// # Errors
+/// [`ConsoleError`]
+pub fn send_pidfd(pidfd: BorrowedFd<'_>, path: &Path) -> Result<(), ConsoleError> {
+    send(pidfd, b"pidfd", path).map_err(|error| match error {
+        ConsoleError::Send { path, source } => ConsoleError::SendPidfd { path, source },
+        other => other,
+    })
+}
+
+fn send(fd: BorrowedFd<'_>, data: &[u8], path: &Path) -> Result<(), ConsoleError> {
     let address = SocketAddrUnix::new(path)
         .map_err(|errno| ConsoleError::Address { path: path.to_owned(), source: errno.into() })?;
     let send = || -> rustix::io::Result<()> {
@@ -90,12 +116,11 @@ pub fn send_master(master: &OwnedFd, path: &Path) -> Result<(), ConsoleError> {
         // A listener whose queue is full would keep us waiting, with the container's lock held.
         set_socket_timeout(&socket, Timeout::Send, Some(SEND_PATIENCE))?;
         connect(&socket, &address)?;
-        let name = ptsname(master, Vec::new())?;
-        let descriptors = [master.as_fd()];
+        let descriptors = [fd];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sendmsg(&socket, &[IoSlice::new(name.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+        sendmsg(&socket, &[IoSlice::new(data)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
     };
     send().map_err(|errno| ConsoleError::Send { path: path.to_owned(), source: errno.into() })
 }

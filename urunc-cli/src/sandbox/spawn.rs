@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,25 @@ enum Answer {
     Failed(Failure),
 }
 
+/// Whether the namespaces that are to be joined are there.
+///
+/// # Errors
+/// What [`spawn`] would say otherwise.
+pub fn check(namespaces: &Namespaces) -> Result<(), SpawnError> {
+    open_targets(namespaces)?.into_iter().try_for_each(|(kind, fd)| match sys::kind_of(fd.as_fd()) {
+        Ok(found) if found == link_type(kind) as u32 => Ok(()),
+        Ok(_) | Err(_) => Err(SpawnError::Join(not_joined(namespaces, kind, Errno::INVAL))),
+    })
+}
+
+fn not_joined(namespaces: &Namespaces, kind: NamespaceKind, errno: Errno) -> Failure {
+    let path = namespaces.join.get(&kind).map(|path| path.display().to_string()).unwrap_or_default();
+    Failure::step(
+        format!("cannot join the {kind} namespace {path}; the path must lead to one"),
+        &errno.into(),
+    )
+}
+
 /// Opened before anything is cloned, so that a missing one is create's plain error.
 fn open_targets(namespaces: &Namespaces) -> Result<Vec<(NamespaceKind, OwnedFd)>, SpawnError> {
     namespaces
@@ -161,13 +181,8 @@ fn join_and_clone(
         flags -= UnshareFlags::NEWTIME;
     }
     for (kind, fd) in in_order(targets) {
-        let path = namespaces.join.get(&kind).map(|path| path.display().to_string()).unwrap_or_default();
-        move_into_link_name_space(fd.as_fd(), Some(link_type(kind))).map_err(|errno| {
-            Failure::step(
-                format!("cannot join the {kind} namespace {path}; the path must lead to one"),
-                &errno.into(),
-            )
-        })?;
+        move_into_link_name_space(fd.as_fd(), Some(link_type(kind)))
+            .map_err(|errno| not_joined(namespaces, kind, errno))?;
     }
     sys::clone_process(flags, Parentage::Sibling, cgroup)
         .map_err(|error| Failure::step("cannot clone the container's process", &error))

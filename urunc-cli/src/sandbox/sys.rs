@@ -215,6 +215,20 @@ pub(super) fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
 }
 
+/// What kind of namespace `namespace` is, as the flag that makes a new one (ioctl_ns(2)).
+///
+/// # Errors
+/// `ENOTTY` if it is none.
+pub(super) fn kind_of(namespace: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `_IO(NSIO, 3)` of `linux/nsfs.h`
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument.
+    match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        kind => Ok(kind.cast_unsigned()),
+    }
+}
+
 /// Gives the children of this process a time namespace, whose clocks may be set until the first of them exists.
 ///
 /// # Errors

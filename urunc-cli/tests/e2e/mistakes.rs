@@ -721,6 +721,15 @@ const MISTAKES: &[Mistake] = &[
     },
 ];
 
+/// What `check --bundle` cannot know: the kernel says it of the container's process, or it is not in the bundle.
+const FOUND_LATER: &[&str] = &[
+    "a setting with a wrong value",
+    "a setting that does not exist",
+    "a clock before its beginning",
+    "a hook that does not exist",
+    "a terminal without a socket",
+];
+
 /// What is below a directory, with the contents of small files.
 fn tree(directory: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
     let mut found = BTreeSet::new();
@@ -770,6 +779,12 @@ fn table() -> Result<(), Failed> {
         (mistake.make)(&scene, &bundle);
         let id = format!("{prefix}{}", scene.uid);
         let before = tree(&bundle.path);
+        let check = scene.urunc(&["check", "--bundle", bundle.str()]);
+        let finds =
+            String::from_utf8_lossy(&check.stdout).contains("missing  bundle") || !check.stderr.is_empty();
+        if finds == FOUND_LATER.contains(&mistake.what) {
+            wrong.push(format!("{}: found by check: {finds}", mistake.what));
+        }
         // A file, as a container that is created by mistake would hold a pipe open.
         let said = fs::File::create(scene.path("said")).unwrap();
         let mut create = scene.command(&["create", "--bundle", bundle.str(), &id]);

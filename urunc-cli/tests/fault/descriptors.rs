@@ -58,6 +58,7 @@ pub(crate) fn run([root, config, bundle]: &[String; 3]) {
     let id = ContainerId::new("c").unwrap();
     for _ in 0..LIVES {
         let request = CreateRequest {
+            pidfd_socket: None,
             id: id.clone(),
             bundle: bundle.into(),
             console: Console::None,
