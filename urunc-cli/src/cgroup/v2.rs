@@ -127,6 +127,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn huge_pages_are_limited_where_they_are_reserved_too() {
+        let resources = Resources { hugepages: [("2MB".into(), 1 << 21)].into(), ..Resources::default() };
+        let files: Vec<_> =
+            writes("hugetlb", &resources).unwrap().into_iter().map(|write| write.options).collect();
+        let option = |file: &str| (file.to_owned(), "2097152".to_owned());
+        let used = option("hugetlb.2MB.max");
+        // Where a kernel has no such file, the other one is written again.
+        assert_eq!(files, [vec![used.clone()], vec![option("hugetlb.2MB.rsvd.max"), used]]);
+    }
+
+    #[test]
     fn weights_keep_their_ends_and_their_order() {
         assert_eq!((weight_of(0), weight_of(2), weight_of(1024), weight_of(262_144)), (1, 1, 39, 10_000));
         assert_eq!((io_weight_of(10), io_weight_of(1000)), (1, 10_000));

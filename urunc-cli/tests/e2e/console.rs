@@ -15,6 +15,7 @@ use crate::Test;
 use crate::scene::{Bundle, Need, Scene, describe, eventually, passed, reap};
 
 pub(crate) const TESTS: &[Test] = &[
+    Test { name: "console::a_pidfd_is_sent_where_it_is_asked_for", needs: &[Need::Root], run: pidfd },
     Test { name: "console::the_master_arrives_before_create_returns", needs: &[Need::Root], run: socket },
     Test {
         name: "console::a_terminal_and_its_socket_go_together",
@@ -55,13 +56,18 @@ fn talker(scene: &Scene) -> Bundle {
 }
 
 fn receive_master(listener: &UnixListener) -> std::fs::File {
+    receive(listener, b"/dev/")
+}
+
+/// A descriptor that comes with a text that begins like this.
+fn receive(listener: &UnixListener, text: &[u8]) -> std::fs::File {
     let (stream, _) = listener.accept().unwrap();
     let mut name = [0; 64];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message =
         recvmsg(&stream, &mut [IoSliceMut::new(&mut name)], &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
-    assert!(name[..message.bytes].starts_with(b"/dev/"), "{:?}", &name[..message.bytes]);
+    assert!(name[..message.bytes].starts_with(text), "{:?}", &name[..message.bytes]);
     let mut descriptors = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
@@ -100,6 +106,28 @@ fn socket() -> Result<(), Failed> {
     read_until(&mut master, "got hello");
     scene.ok(&["kill", "c", "KILL"]);
     reap(pid);
+    scene.ok(&["delete", "c"]);
+    scene.assert_clean();
+    passed()
+}
+
+fn pidfd() -> Result<(), Failed> {
+    let scene = Scene::new();
+    scene.fake_monitor(&scene.script("exec sleep 1000"));
+    let bundle = scene.fake(&[]);
+    let path = scene.path("pidfd.sock");
+    let nobody = scene.create_with(&bundle, &["--pidfd-socket", path.to_str().unwrap()], "c");
+    assert!(!nobody.status.success());
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(said.contains("cannot send the container's pidfd to the socket"), "{said}");
+    let listener = UnixListener::bind(&path).unwrap();
+    let output = scene.create_with(&bundle, &["--pidfd-socket", path.to_str().unwrap()], "c");
+    assert!(output.status.success(), "{}", describe(&output));
+    listener.set_nonblocking(true).unwrap();
+    let pidfd = receive(&listener, b"pidfd");
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&pidfd)));
+    assert!(info.unwrap().contains(&format!("Pid:\t{}\n", scene.pid("c"))));
     scene.ok(&["delete", "c"]);
     scene.assert_clean();
     passed()

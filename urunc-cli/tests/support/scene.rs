@@ -245,10 +245,16 @@ impl Scene {
     /// Creates a container whose streams go to the file `console` (a container inherits them, so a captured command
     /// would wait for the container's end).
     pub(crate) fn create(&self, bundle: &Bundle, id: &str) -> Output {
+        self.create_with(bundle, &[], id)
+    }
+
+    /// The same with more flags.
+    pub(crate) fn create_with(&self, bundle: &Bundle, flags: &[&str], id: &str) -> Output {
         let console = fs::File::create(self.path("console")).unwrap();
         let log = self.path("log.json");
         let args =
-            ["--log", log.to_str().unwrap(), "--log-format", "json", "create", "--bundle", bundle.str(), id];
+            ["--log", log.to_str().unwrap(), "--log-format", "json", "create", "--bundle", bundle.str()];
+        let args = [&args[..], flags, &[id]].concat();
         let status =
             self.command(&args).stdout(console.try_clone().unwrap()).stderr(console).status().unwrap();
         Output { status, stdout: Vec::new(), stderr: fs::read(&log).unwrap_or_default() }
