@@ -64,7 +64,7 @@ fn sweep(kind: Kind) -> Result<(), Failed> {
     let offset = match kind {
         Kind::Alone => 0,
         Kind::InPod => 2,
-        Kind::WithDisks => 4,
+        Kind::WithDisks | Kind::WithHooks | Kind::BehindPod => 4,
     };
     let trials: Vec<(Place, Act)> = places
         .into_iter()

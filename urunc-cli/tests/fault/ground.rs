@@ -18,12 +18,34 @@ pub(crate) enum Kind {
     InPod,
     /// Its root file system and a volume are block devices, which the host gives away and gets back.
     WithDisks,
+    /// Hooks run, of all kinds that run on the host.
+    WithHooks,
+    /// It joins namespaces, in which the guest is behind the pod's address, as Knative has it.
+    BehindPod,
 }
 
 impl Kind {
     /// What happens to such a container where it makes a difference.
     pub(crate) fn stories(self) -> &'static [Story] {
-        if self == Self::WithDisks { &DISK_STORIES } else { &STORIES }
+        match self {
+            Self::Alone | Self::InPod => &STORIES,
+            Self::WithDisks => &DISK_STORIES,
+            Self::WithHooks => &HOOK_STORIES,
+            Self::BehindPod => &STATIC_STORIES,
+        }
+    }
+
+    /// Whether there is an intermediate process.
+    pub(crate) fn joins(self) -> bool {
+        matches!(self, Self::InPod | Self::BehindPod)
+    }
+
+    /// Every so many places are tried: those of other kinds are much the same.
+    pub(crate) fn step(self) -> usize {
+        match self {
+            Self::Alone | Self::InPod | Self::WithDisks => 1,
+            Self::WithHooks | Self::BehindPod => 4,
+        }
     }
 }
 
@@ -48,6 +70,10 @@ const DISK_STORIES: [Story; 2] = [
     Story { commands: &["create", "delete"], from: 1 },
 ];
 
+const HOOK_STORIES: [Story; 1] = [Story { commands: &["create", "start", "delete --force"], from: 0 }];
+
+const STATIC_STORIES: [Story; 1] = [Story { commands: &["create", "start", "kill", "delete"], from: 1 }];
+
 /// The place for the faults of one worker.
 pub(crate) struct Ground {
     // Unmounted before the scene's directory is removed.
@@ -61,7 +87,7 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn new(kind: Kind) -> Self {
         let scene = Scene::new();
-        let pod = (kind == Kind::InPod).then(|| Pod::new(&scene.path("namespaces")));
+        let pod = kind.joins().then(|| Pod::new(&scene.path("namespaces")));
         let (disk, bundle) = match (kind, &pod) {
             (Kind::WithDisks, _) => {
                 let (disk, bundle) = Disk::new(&scene);
@@ -73,6 +99,9 @@ impl Ground {
                 bundle.edit(|spec| {
                     spec["linux"]["namespaces"] = pod.namespaces();
                     spec.as_object_mut().unwrap().remove("hostname");
+                    if kind == Kind::BehindPod {
+                        spec["annotations"]["io.kubernetes.cri.container-name"] = "user-container".into();
+                    }
                 });
                 (None, bundle)
             }
@@ -81,6 +110,13 @@ impl Ground {
                 (None, scene.bundle("bundle", "spt", "demo-spt", &["hello"]))
             }
         };
+        if kind == Kind::WithHooks {
+            bundle.edit(|spec| {
+                for hooks in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+                    spec["hooks"][hooks] = serde_json::json!([{"path": "/bin/true"}]);
+                }
+            });
+        }
         // A control group by whose name the inventory finds it.
         let path = scene.path("");
         let group = format!("/{}", path.file_name().unwrap().to_str().unwrap());

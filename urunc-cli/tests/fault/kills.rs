@@ -19,14 +19,24 @@ pub(crate) fn with_disks() -> Result<(), Failed> {
     sweep(Kind::WithDisks)
 }
 
+pub(crate) fn with_hooks() -> Result<(), Failed> {
+    sweep(Kind::WithHooks)
+}
+
+pub(crate) fn behind_pod() -> Result<(), Failed> {
+    sweep(Kind::BehindPod)
+}
+
 fn sweep(kind: Kind) -> Result<(), Failed> {
     let mut places = places(kind, kind.stories())?;
     if kind != Kind::Alone {
         // The loader and the language know nothing of pods and disks.
         skip_start_up(&mut places);
     }
+    let all = places.len();
     let trials: Vec<(Place, Act)> = places
         .into_iter()
+        .step_by(kind.step())
         .flat_map(|place| [Moment::Before, Moment::After].map(|moment| (place, Act::Kill(moment))))
         // Nobody returns from these.
         .filter(|(place, act)| {
@@ -35,6 +45,9 @@ fn sweep(kind: Kind) -> Result<(), Failed> {
         })
         .collect();
     eprintln!("kill points, {kind:?}: {}", summary(kind, &trials));
+    if kind.step() > 1 {
+        eprintln!("that is before and after one in {} of {all} places", kind.step());
+    }
     try_all(kind, &trials, kill)
 }
 

@@ -40,6 +40,8 @@ fn main() -> std::process::ExitCode {
         ("kills::killed_at_any_system_call_alone", kills::alone),
         ("kills::killed_at_any_system_call_in_a_pod", kills::in_pod),
         ("kills::killed_at_any_system_call_with_disks", kills::with_disks),
+        ("kills::killed_at_some_system_calls_with_hooks", kills::with_hooks),
+        ("kills::killed_at_some_system_calls_behind_a_pods_address", kills::behind_pod),
         ("errors::failed_at_any_system_call_alone", errors::alone),
         ("errors::failed_at_any_system_call_in_a_pod", errors::in_pod),
         ("errors::failed_at_any_system_call_with_disks", errors::with_disks),

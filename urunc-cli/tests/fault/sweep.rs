@@ -44,8 +44,10 @@ impl Place {
         let command = self.story.commands[self.command];
         let process = match (self.rank, kind) {
             (0, _) => "urunc",
-            (1, Kind::InPod) if command == "create" => "the intermediate process",
-            (1, Kind::Alone | Kind::WithDisks) | (2, Kind::InPod) if command == "create" => "init",
+            (_, Kind::WithHooks) if self.rank > 1 || command != "create" => "a hook",
+            (1, kind) if command == "create" && kind.joins() => "the intermediate process",
+            (1, _) if command == "create" => "init",
+            (2, kind) if command == "create" && kind.joins() => "init",
             _ => "a thread for the network",
         };
         format!("{process} of {command}")
