@@ -30,7 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "cri::a_guest_may_share_the_processes_of_its_pod", needs: GUEST, run: shared },
     Test { name: "cri::annotations_of_the_pod_make_a_unikernel", needs: GUEST, run: annotated },
     Test { name: "cri::a_user_container_of_knative_has_its_fixed_address", needs: SPT, run: knative },
-    Test { name: "cri::fifty_pods_leave_nothing", needs: SPT, run: fifty },
+    Test { name: "cri::fifty_pods_leave_nothing", needs: GUEST, run: fifty },
     Test { name: "cri::a_failure_leaves_the_pod_as_it_was", needs: GUEST, run: failure },
 ];
 
@@ -172,13 +172,15 @@ fn knative() -> Result<(), Failed> {
 }
 
 fn fifty() -> Result<(), Failed> {
-    let node = Node::start(&[net()]);
+    // Under QEMU the demo unikernel has no network: there, the pod's is made and removed all the same.
+    let image = if Need::Spt.is_met() { net() } else { guest() };
+    let node = Node::start(std::slice::from_ref(&image));
     let pod = Pod::default();
     let mut before = Vec::new();
     for round in 0..50 {
         let id = node.run_pod(&pod);
-        let words = answer(&node.address(&id));
-        let guest = node.run((&pod, &id), "guest", &net(), &words.each_ref().map(String::as_str));
+        let words = if Need::Spt.is_met() { answer(&node.address(&id)) } else { ["hold".into(), "x".into()] };
+        let guest = node.run((&pod, &id), "guest", &image, &words.each_ref().map(String::as_str));
         assert_eq!(node.state(&guest), State::Running, "round {round}");
         node.stop(&guest, 1);
         node.remove(&guest);
