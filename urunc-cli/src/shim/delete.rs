@@ -35,6 +35,8 @@ pub fn delete(flags: &Flags) -> Result<(), ShimError> {
     // without us.
     remove_socket(&bundle);
     let ended = orphans::end_creations(&bundle);
+    // A shim that is just being killed may have had it a moment ago, and so may what it was about to run.
+    remove_socket(&bundle);
     let pid = task::read_pid(&bundle.join("init.pid")).unwrap_or(0);
     let rootfs = bundle.join("rootfs");
     let removed = thread::scope(|scope| {
@@ -52,6 +54,7 @@ pub fn delete(flags: &Flags) -> Result<(), ShimError> {
         removal.join()
     });
     let unmounted = mounts::unmount_all(&rootfs);
+    remove_socket(&bundle);
     ended?;
     // It does not panic.
     removed.unwrap_or(Ok(()))?;
