@@ -42,7 +42,8 @@ impl Settings {
     /// Settings of a container in `namespace`, with the options that containerd sent.
     ///
     /// # Errors
-    /// What [`options`] fails with.
+    /// [`ShimError::Message`], [`ShimError::Invalid`] or [`ShimError::Path`] if the options are not what they are said to be. Options of another kind are
+    /// none of ours.
     pub fn new(namespace: &str, options: Option<&Any>) -> Result<Self, ShimError> {
         let options = self::options(options)?;
         let root = if options.root.is_empty() { STATE_ROOT } else { &options.root };
