@@ -28,9 +28,6 @@ const TAIL: u64 = 1024;
 /// What "no limit" is taken for: nothing here waits without one.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// How long threads that have done their work may linger before we fork.
-const THREAD_PATIENCE: Duration = Duration::from_secs(2);
-
 /// A hook failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the {kind} hook {path} {how}{}", said(.output))]
@@ -173,10 +170,7 @@ fn spawn(hook: &Hook, document: &[u8], output: &File, place: Place<'_>) -> io::R
     // Init can fork, but has no /proc any more in which to look its threads up; it never has more than one.
     let parent = getpid();
     let forked = match place {
-        Place::Here | Place::Preparing(_) | Place::Inside => {
-            urunc_netns::wait_single_threaded(Instant::now() + THREAD_PATIENCE).map_err(io::Error::other)?;
-            sys::fork()?
-        }
+        Place::Here | Place::Preparing(_) | Place::Inside => sys::fork()?,
         Place::Confined { .. } => sys::fork_from_init()?,
     };
     match forked {

@@ -14,16 +14,11 @@ use urunc_vmm::control::{Watched, watch};
 
 use super::sys::{self, Cloned, Parentage};
 
-/// How long threads that have done their work may linger before we fork.
-const THREAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// Starts a watcher of `events`, the reading end of the pipe that `monitor` writes to.
 ///
 /// # Errors
 /// If it cannot be forked.
 pub fn spawn(events: OwnedFd, monitor: BorrowedFd<'_>) -> io::Result<()> {
-    urunc_netns::wait_single_threaded(std::time::Instant::now() + THREAD_PATIENCE)
-        .map_err(io::Error::other)?;
     match sys::clone_process(UnshareFlags::empty(), Parentage::Child, None)? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
