@@ -151,6 +151,8 @@ impl Task {
     /// A process has ended: what it held is released, and then everybody is told, once.
     fn has_ended(&self, exec_id: &str, exit: Exit) {
         if exec_id.is_empty() {
+            // Nothing is told of a container whose start has not been.
+            drop(self.settled(exec_id));
             self.tell_of_memory();
             self.end_the_rest();
         }

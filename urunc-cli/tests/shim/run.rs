@@ -7,6 +7,7 @@ use libtest_mimic::Failed;
 
 use crate::Test;
 use crate::containerd::{Containerd, Need, describe, eventually, guest, plain, qemu, shown};
+use crate::directly::with_late;
 
 const GUEST: &[Need] = &[Need::Root, Need::Containerd, Need::Guest];
 const RUNC: &[Need] = &[Need::Root, Need::Containerd, Need::Runc];
@@ -113,12 +114,15 @@ fn events() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Kubernetes shows the event as the reason `OOMKilled`.
+/// Kubernetes shows the event as the reason `OOMKilled`. The process has ended before the command that starts it has.
 fn memory() -> Result<(), Failed> {
     let containerd = Containerd::start(&[plain()]);
+    let runtime = with_late(&containerd, "start", "c");
     let topics = topics_of(&containerd, || {
         let too_much = ["/bin/busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
-        let output = containerd.run(&["--rm", "--memory-limit", "16777216"], &plain(), "c", &too_much);
+        let options = ["run", "--rm", "--memory-limit", "16777216", "--runtime", &runtime];
+        let output =
+            containerd.ctr(&[&options[..], &[plain().reference().as_str(), "c"], &too_much].concat());
         assert_eq!(output.status.code(), Some(137), "{}", describe(&output));
     });
     assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"]);
